@@ -1,0 +1,31 @@
+"""unrolled: recurrent sequence models on PyTorch, from a file to a trained model.
+
+    import unrolled
+    model = unrolled.LanguageModel.fit("input.txt", cell="lstm", hidden=512, seconds=420)
+    print(model.sample("ROMEO:", length=500, temperature=0.8, seed=1))
+    model.save("shakespeare.safetensors")
+    model = unrolled.load("shakespeare.safetensors")
+
+Names are imported when first used, so that `unrolled --help` needs no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unrolled.tasks.language_model import LanguageModel as LanguageModel
+    from unrolled.tasks.models import load as load
+
+__version__ = "0.1.0"
+
+_LAZY = {"LanguageModel": "unrolled.tasks.language_model", "load": "unrolled.tasks.models"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'unrolled' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_LAZY]

@@ -1,0 +1,36 @@
+"""The vanilla (Elman) recurrent cell."""
+
+from typing import Final, Literal, final
+
+import torch
+from torch import Tensor
+
+from unrolled.cells.cell import Cell, Saved, State
+
+
+@final
+class RNN(Cell):
+    """h' = f(W_ih x + b_ih + W_hh h + b_hh), f = tanh or relu.
+
+    Source: Elman, "Finding structure in time", 1990; CS231n lecture on recurrent networks:
+    h_t = tanh(W_hh h_{t-1} + W_xh x_t + b). ReLU: Le, Jaitly & Hinton 2015, arXiv:1504.00941.
+    """
+
+    gates: Final = 1
+    states: Final = 1
+
+    def __init__(self, nonlinearity: Literal["tanh", "relu"] = "tanh") -> None:
+        self.name = f"rnn_{nonlinearity}"
+        self.nonlinearity = nonlinearity
+
+    def pointwise(self, xg: Tensor, hg: Tensor, state: State) -> tuple[State, Saved]:
+        h = torch.tanh(xg + hg) if self.nonlinearity == "tanh" else torch.relu(xg + hg)
+        return (h,), (h,)
+
+    def pointwise_backward(
+        self, dstate: State, saved: Saved, state: State
+    ) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:
+        (dh,), (h,) = dstate, saved
+        # tanh' = 1 - tanh²; relu' = 1 where the output is positive, as in PyTorch 0 at 0
+        d = dh * (1 - h * h) if self.nonlinearity == "tanh" else dh * (h > 0)
+        return d, d, (None,)

@@ -1,0 +1,316 @@
+"""Recurrent layers: a stack, in one or both directions, with dropout between layers.
+
+`RNN`, `LSTM` and `GRU` are drop-in for `torch.nn`'s: the same constructor, call, parameter names and `state_dict` keys,
+and a keyword `lengths=` beside PackedSequence. Everything else in the package uses `Recurrent.unroll`, which takes
+`Inputs` (floats or tokens) and returns outputs and state as they are inside, time first.
+"""
+
+import math
+import warnings
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from unrolled.cells import CELLS, Cell, Inputs, State, Weights
+from unrolled.engines import Engine, choose
+from unrolled.errors import InputError
+
+
+class Recurrent(nn.Module):
+    """A stack of recurrent layers over any cell.
+
+    Parameters are `weight_ih_l{k}` (G*H, I), `weight_hh_l{k}` (G*H, H), `bias_ih_l{k}` and `bias_hh_l{k}` (G*H), with
+    `_reverse` for the second direction. `forget_bias`: start value of an LSTM's forget-gate bias (Gers et al. 2000;
+    1 after Jozefowicz et al. 2015); None keeps PyTorch's initialisation, uniform in ±1/sqrt(H).
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        bias: bool = True,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        forget_bias: float | None = None,
+        engine: str = "auto",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        for what, value in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
+            if value < 1:
+                raise InputError(f"{what} is {value}: it must be at least 1")
+        if not 0 <= dropout <= 1:
+            raise InputError(f"dropout is {dropout}: it must be between 0 and 1")
+        if forget_bias is not None and cell.name != "lstm":
+            raise InputError(f"forget_bias is set, but the cell {cell.name} has no forget gate")
+        self.cell = cell
+        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
+        self.bias, self.dropout, self.bidirectional = bias, float(dropout), bidirectional
+        self.forget_bias, self.engine = forget_bias, engine
+        self._suffixes = [
+            f"_l{layer}{direction}"
+            for layer in range(num_layers)
+            for direction in (("", "_reverse") if bidirectional else ("",))
+        ]
+        rows = cell.gates * hidden_size
+        for index, suffix in enumerate(self._suffixes):
+            below = input_size if index < self.directions else hidden_size * self.directions
+            shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, below), "weight_hh": (rows, hidden_size)}
+            if bias:
+                shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
+            for name, shape in shapes.items():
+                empty = torch.empty(shape, device=device, dtype=dtype)
+                self.register_parameter(name + suffix, nn.Parameter(empty))
+        self.reset_parameters()
+
+    @property
+    def directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    @property
+    def output_size(self) -> int:
+        """Features of an output: H times the directions."""
+        return self.hidden_size * self.directions
+
+    def reset_parameters(self) -> None:
+        """Uniform in ±1/sqrt(H), as `torch.nn`; then the forget gate's bias, where one is asked for."""
+        bound = 1 / math.sqrt(self.hidden_size)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+        if self.forget_bias is not None and self.bias:
+            forget = slice(self.hidden_size, 2 * self.hidden_size)
+            with torch.no_grad():
+                for suffix in self._suffixes:  # the two biases add up
+                    getattr(self, "bias_ih" + suffix)[forget] = self.forget_bias
+                    getattr(self, "bias_hh" + suffix)[forget] = 0
+
+    def weights(self, index: int) -> Weights:
+        """The weights of one layer and direction; index = layer * directions + direction."""
+        suffix = self._suffixes[index]
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        return Weights(*(getattr(self, name + suffix, None) for name in names))  # type: ignore[arg-type]
+
+    def initial_state(self, batch: int) -> State:
+        """Zeros: each tensor (layers * directions, B, H)."""
+        like = self.weights(0).hh
+        return tuple(like.new_zeros(len(self._suffixes), batch, self.hidden_size) for _ in range(self.cell.states))
+
+    def chosen_engine(self, inputs: Inputs, state: State) -> Engine:
+        """The engine that runs the first layer on these inputs."""
+        return choose(self.engine, self.cell, self.weights(0), inputs, tuple(s[0] for s in state))
+
+    def unroll(
+        self, inputs: Inputs, state: State | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """All timesteps: outputs (T, B, H * directions) of the top layer and the final state of every layer.
+
+        inputs: (T, B, ...); state: each (layers * directions, B, H), None for zeros; lengths: (B,), rows padded on the
+        right. Padded outputs are zero and the final state is the one at length - 1.
+        """
+        state = self.initial_state(inputs.x.shape[1]) if state is None else state
+        final: list[State] = []
+        outputs = inputs.x
+        for layer in range(self.num_layers):
+            sides = []
+            for direction in range(self.directions):
+                index = layer * self.directions + direction
+                w, start = self.weights(index), tuple(s[index] for s in state)
+                engine = choose(self.engine, self.cell, w, inputs, start)
+                side, end = engine.unroll(self.cell, w, inputs, start, lengths, reverse=direction == 1)
+                sides.append(side)
+                final.append(end)
+            outputs = torch.cat(sides, -1) if self.bidirectional else sides[0]
+            if self.dropout and layer < self.num_layers - 1:
+                outputs = F.dropout(outputs, self.dropout, self.training)
+            inputs = Inputs(outputs)
+        return outputs, _stack(final)
+
+    def step(self, x_t: Inputs, state: State) -> tuple[Tensor, State]:
+        """One timestep of a one-directional stack in evaluation: output (B, H) and state (layers, B, H)."""
+        if self.bidirectional:
+            raise InputError("a bidirectional layer cannot be stepped: its second direction starts at the end")
+        final = []
+        for layer in range(self.num_layers):
+            final.append(self.cell.step(self.weights(layer), x_t, tuple(s[layer] for s in state)))
+            x_t = Inputs(final[-1][0])
+        return x_t.x, _stack(final)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}, bias={self.bias}, "
+            f"dropout={self.dropout}, bidirectional={self.bidirectional}, engine={self.engine!r}"
+        )
+
+
+def _stack(states: list[State]) -> State:
+    return tuple(torch.stack(parts) for parts in zip(*states, strict=True))
+
+
+class _DropIn(Recurrent):
+    """The call of `torch.nn.RNNBase` around `Recurrent`."""
+
+    def __init__(
+        self,
+        cell: Cell,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        batch_first: bool,
+        dropout: float,
+        proj_size: int = 0,
+        **options: Any,
+    ) -> None:
+        if proj_size:
+            raise InputError(f"proj_size is {proj_size}: projections are not offered; leave it 0")
+        if dropout and num_layers == 1:
+            warnings.warn(
+                f"dropout={dropout} acts between layers, and there is one layer, so it does nothing", stacklevel=3
+            )
+        super().__init__(cell, input_size, hidden_size, num_layers, dropout=dropout, **options)
+        self.batch_first = batch_first
+
+    def forward(
+        self, input: Tensor | PackedSequence, hx: Any = None, *, lengths: Tensor | None = None  # noqa: A002
+    ) -> tuple[Any, Any]:
+        """As `torch.nn`: input (T, B, I), (B, T, I) with batch_first, (T, I) unbatched, or a PackedSequence.
+
+        hx: h, or (h, c) for an LSTM, each (layers * directions, B, H), without B where unbatched; None for zeros.
+        lengths: (B,) integers from 0 to T; the input is padded on the right. Returns (outputs, hx).
+        """
+        if isinstance(input, PackedSequence):
+            if lengths is not None:
+                raise InputError("lengths is given beside a PackedSequence, which carries its own: leave it out")
+            x, own = pad_packed_sequence(input)
+            outputs, state = self._run(x, hx, own)
+            if input.sorted_indices is not None:
+                outputs, own = outputs[:, input.sorted_indices], own[input.sorted_indices.cpu()]
+            data = pack_padded_sequence(outputs, own).data
+            packed = PackedSequence(data, input.batch_sizes, input.sorted_indices, input.unsorted_indices)
+            return packed, self._public(state)
+        if input.dim() not in (2, 3):
+            raise InputError(f"input has {input.dim()} dimensions: give (time, batch, features), or 2 without batch")
+        batched = input.dim() == 3
+        time_first = input.transpose(0, 1) if batched and self.batch_first else input
+        if not batched:
+            time_first = input.unsqueeze(1)
+            if hx is not None:
+                hx = tuple(h.unsqueeze(1) for h in hx) if isinstance(hx, tuple | list) else hx.unsqueeze(1)
+        outputs, state = self._run(time_first, hx, lengths)
+        if not batched:
+            return outputs.squeeze(1), self._public(tuple(s.squeeze(1) for s in state))
+        return outputs.transpose(0, 1) if self.batch_first else outputs, self._public(state)
+
+    def _run(self, x: Tensor, hx: Any, lengths: Tensor | None) -> tuple[Tensor, State]:
+        """x: (T, B, I); hx as the user gave it, batched."""
+        steps, batch, features = x.shape
+        if features != self.input_size:
+            raise InputError(f"input has {features} features: this layer takes {self.input_size}")
+        if lengths is not None:
+            lengths = torch.as_tensor(lengths)
+            if lengths.shape != (batch,):
+                raise InputError(f"lengths has shape {tuple(lengths.shape)}: give one for each of the {batch} rows")
+            if batch and (int(lengths.min()) < 0 or int(lengths.max()) > steps):
+                raise InputError(f"lengths must lie between 0 and {steps}, the padded length")
+        if hx is None:
+            return self.unroll(Inputs(x), None, lengths)
+        state: State = tuple(hx) if self.cell.states > 1 else (hx,)
+        expected = (len(self._suffixes), batch, self.hidden_size)
+        if len(state) != self.cell.states or any(tuple(s.shape) != expected for s in state):
+            shapes = ", ".join(str(tuple(s.shape)) for s in state)
+            raise InputError(f"initial state has shape {shapes}: expected {self.cell.states} of {expected}")
+        return self.unroll(Inputs(x), state, lengths)
+
+    def _public(self, state: State) -> Any:
+        return state if self.cell.states > 1 else state[0]
+
+    @property
+    def all_weights(self) -> list[list[nn.Parameter]]:
+        """As in `torch.nn`: the parameters, a list for each layer and direction."""
+        weights = (self.weights(index) for index in range(len(self._suffixes)))
+        return [[w for w in each if isinstance(w, nn.Parameter)] for each in weights]
+
+    def flatten_parameters(self) -> None:
+        """Here so that code written for `torch.nn` runs: these layers keep no flat copy of their weights."""
+
+
+class RNN(_DropIn):
+    """Drop-in for `torch.nn.RNN`; the mathematics is in `unrolled.cells.rnn`."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: Literal["tanh", "relu"] = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        engine: str = "auto",
+    ) -> None:
+        if nonlinearity not in ("tanh", "relu"):
+            raise InputError(f"unknown nonlinearity {nonlinearity!r}: choose tanh or relu")
+        cell = CELLS["rnn" if nonlinearity == "tanh" else "rnn_relu"]
+        super().__init__(
+            cell, input_size, hidden_size, num_layers, batch_first, dropout,
+            bias=bias, bidirectional=bidirectional, device=device, dtype=dtype, engine=engine,
+        )  # fmt: skip
+        self.nonlinearity = nonlinearity
+
+
+class LSTM(_DropIn):
+    """Drop-in for `torch.nn.LSTM`; the mathematics is in `unrolled.cells.lstm`. `proj_size` is not offered."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        forget_bias: float | None = None,
+        engine: str = "auto",
+    ) -> None:
+        super().__init__(
+            CELLS["lstm"], input_size, hidden_size, num_layers, batch_first, dropout, proj_size, bias=bias,
+            bidirectional=bidirectional, device=device, dtype=dtype, forget_bias=forget_bias, engine=engine,
+        )  # fmt: skip
+
+
+class GRU(_DropIn):
+    """Drop-in for `torch.nn.GRU`; the mathematics is in `unrolled.cells.gru`."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        engine: str = "auto",
+    ) -> None:
+        super().__init__(
+            CELLS["gru"], input_size, hidden_size, num_layers, batch_first, dropout,
+            bias=bias, bidirectional=bidirectional, device=device, dtype=dtype, engine=engine,
+        )  # fmt: skip
