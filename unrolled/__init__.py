@@ -13,12 +13,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unrolled.tasks.language_model import LanguageModel as LanguageModel
+    from unrolled.tasks.models import LanguageModel as LanguageModel
     from unrolled.tasks.models import load as load
 
 __version__ = "0.1.0"
 
-_LAZY = {"LanguageModel": "unrolled.tasks.language_model", "load": "unrolled.tasks.models"}
+_LAZY = {"LanguageModel": "unrolled.tasks.models", "load": "unrolled.tasks.models"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,111 @@
+"""From text to tokens on disk: scan, split, vocabulary, and a memory-mapped file of token numbers.
+
+A corpus of any size is read twice, block by block: once to check it, count its characters and collect those of the
+training part, once to encode it into a temporary file that the operating system pages in as training needs it.
+"""
+
+import hashlib
+import tempfile
+from typing import NamedTuple
+
+import numpy as np
+
+from unrolled.data.sources import TextSource
+from unrolled.data.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer
+from unrolled.errors import InputError, UnrolledError
+
+
+class Scan(NamedTuple):
+    """What one pass over a text found."""
+
+    characters: int
+    sha256: str
+    blocks: list[tuple[int, np.ndarray]]
+    """Of each block: how many characters, and which code points occur."""
+
+
+class Tokens(NamedTuple):
+    """Encoded text: one long row of token numbers and where its documents begin."""
+
+    ids: np.ndarray
+    """(N,), memory-mapped; the smallest unsigned type that holds the vocabulary"""
+    documents: np.ndarray
+    """(D,), ascending: the first token of each document; the first is 0"""
+
+    @property
+    def predictions(self) -> int:
+        """Tokens that have a token of the same document before them."""
+        return len(self.ids) - len(self.documents)
+
+
+def scan(source: TextSource) -> Scan:
+    """Read everything once. Raises `InputError` where it is not UTF-8 text."""
+    digest, total, blocks = hashlib.sha256(), 0, []
+    for block in source.blocks():
+        data = block.text.encode()
+        digest.update(b"%d:" % block.document + data)
+        codes = np.frombuffer(
+            data if block.text.isascii() else block.text.encode("utf-32-le"),
+            dtype=np.uint8 if block.text.isascii() else "<u4",
+        )
+        blocks.append((len(codes), np.flatnonzero(np.bincount(codes))))
+        total += len(codes)
+    if total == 0:
+        raise InputError(f"{source.name} is empty: give a file with text")
+    return Scan(total, digest.hexdigest(), blocks)
+
+
+def make_tokenizer(kind: str, source: TextSource, scanned: Scan, characters: int) -> Tokenizer:
+    """A tokeniser from the first `characters` characters of the text: what follows them must not be known."""
+    if kind == "byte":
+        return ByteTokenizer()
+    if kind != "char":
+        raise InputError(f"unknown tokens {kind!r}: choose char or byte")
+    seen, done = np.zeros(0x110000, dtype=bool), 0
+    for (count, codes), block in zip(scanned.blocks, source.blocks(), strict=True):
+        if done + count > characters:
+            seen[[ord(c) for c in set(block.text[: characters - done])]] = True
+            break
+        seen[codes] = True
+        done += count
+    return CharTokenizer(map(chr, np.flatnonzero(seen)))
+
+
+def encode(source: TextSource, tokenizer: Tokenizer, split: int | None = None) -> tuple[Tokens, Tokens | None]:
+    """The tokens of the text; with `split`, those of its first `split` characters and those of the rest.
+
+    The file of tokens lies in the system's temporary folder (TMPDIR) without a name, and goes with the process.
+    """
+    kind = np.min_scalar_type(tokenizer.size - 1)
+    documents: list[int] = []
+    written = characters = 0
+    cut: int | None = None
+    current = -1
+    try:
+        with tempfile.TemporaryFile(prefix="unrolled-") as file:
+            for block in source.blocks():
+                if block.document != current:
+                    current = block.document
+                    documents.append(written)
+                head = len(block.text) if split is None or cut is not None else split - characters
+                for text in (block.text[:head], block.text[head:]):
+                    if text is not block.text and cut is None and characters == split:
+                        cut = written
+                    ids = tokenizer.encode(text).astype(kind)
+                    file.write(ids.tobytes())
+                    written += len(ids)
+                    characters += len(text)
+            file.flush()
+            ids = np.memmap(file, dtype=kind, mode="r", shape=(written,))
+    except OSError as error:
+        raise UnrolledError(
+            f"cannot write the encoded text to {tempfile.gettempdir()}: {error.strerror}; free some space there, "
+            "or set TMPDIR to a folder with room"
+        ) from error
+    starts = np.array(documents, dtype=np.int64)
+    if split is None:
+        return Tokens(ids, starts), None
+    cut = written if cut is None else cut
+    before = starts[starts < cut]
+    after = np.concatenate([[0], starts[starts > cut] - cut]).astype(np.int64)
+    return Tokens(ids[:cut], before), Tokens(ids[cut:], after)

@@ -1,0 +1,190 @@
+"""Tokenisers: text to integers and back, without loss.
+
+A tokeniser that meets something it has no token for falls back to UTF-8 bytes, so every text can be encoded and comes
+back exactly. What a model emits need not be valid UTF-8 (a byte model can stop in the middle of a character):
+`TextDecoder` turns such places into U+FFFD, so what is shown always is.
+"""
+
+import codecs
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import numpy as np
+
+from unrolled.errors import InputError
+
+CODE_POINTS = 0x110000
+
+
+class Tokenizer(Protocol):
+    kind: str
+    size: int
+    """How many tokens there are."""
+    starts: np.ndarray
+    """(size,) booleans: does this token begin a character. Summed over a text it counts characters."""
+
+    def encode(self, text: str) -> np.ndarray:
+        """Token numbers, int64, one dimension."""
+        ...
+
+    def to_bytes(self, tokens: Iterable[int]) -> bytes:
+        """The UTF-8 the tokens stand for; bytes that cannot be UTF-8 stand for tokens that make no sense there."""
+        ...
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
+class ByteTokenizer:
+    """One token a UTF-8 byte: 256 tokens, any text of any language.
+
+    >>> t = ByteTokenizer()
+    >>> t.encode("é").tolist(), decode(t, t.encode("한글"))
+    ([195, 169], '한글')
+    """
+
+    kind = "byte"
+    size = 256
+
+    def __init__(self) -> None:
+        byte = np.arange(256)
+        self.starts = (byte & 0xC0) != 0x80  # 10xxxxxx continues a character
+
+    def encode(self, text: str) -> np.ndarray:
+        return np.frombuffer(_utf8(text), dtype=np.uint8).astype(np.int64)
+
+    def to_bytes(self, tokens: Iterable[int]) -> bytes:
+        return bytes(tokens)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind}
+
+
+class CharTokenizer:
+    """One token a character of the training text; any other character as its UTF-8 bytes.
+
+    A byte is written as two tokens, its high and its low half, so that the fallback costs the softmax 32 tokens
+    and not 256; the two halves are different tokens, so that a token alone says whether it begins a character.
+
+    >>> t = CharTokenizer("hello")
+    >>> t.characters, t.size, t.encode("hole").tolist()
+    ('ehlo', 36, [1, 3, 2, 0])
+    >>> len(t.encode("é")), decode(t, t.encode("hé!"))
+    (4, 'hé!')
+    """
+
+    kind = "char"
+
+    def __init__(self, characters: Iterable[str]) -> None:
+        codes = sorted({ord(c) for c in characters})
+        self.characters = "".join(map(chr, codes))
+        known = len(codes)
+        self.size = known + 32
+        self._known = known
+        self._ids = np.full(CODE_POINTS, -1, dtype=np.int32)
+        self._ids[codes] = np.arange(known)
+        half = np.arange(16)
+        # a byte that continues a character is 10xxxxxx: its high half is 8 to 11; a low half never begins one
+        self.starts = np.concatenate([np.ones(known, bool), (half & 0xC) != 0x8, np.zeros(16, bool)])
+
+    def encode(self, text: str) -> np.ndarray:
+        codes = np.frombuffer(_utf32(text), dtype="<u4")
+        ids = self._ids[codes].astype(np.int64)
+        unseen = ids < 0
+        if not unseen.any():
+            return ids
+        spelled = {int(c): self._spell(chr(c)) for c in np.unique(codes[unseen])}
+        size = np.ones(len(codes), dtype=np.int64)
+        for code, tokens in spelled.items():
+            size[codes == code] = len(tokens)
+        offset = np.cumsum(size) - size
+        out = np.empty(int(size.sum()), dtype=np.int64)
+        out[offset[~unseen]] = ids[~unseen]
+        for code, tokens in spelled.items():
+            out[offset[codes == code][:, None] + np.arange(len(tokens))] = tokens
+        return out
+
+    def _spell(self, character: str) -> list[int]:
+        pairs = ((self._known + (b >> 4), self._known + 16 + (b & 15)) for b in character.encode())
+        return [token for pair in pairs for token in pair]
+
+    def to_bytes(self, tokens: Iterable[int]) -> bytes:
+        out = bytearray()
+        high: int | None = None
+        for token in tokens:
+            half = token - self._known
+            if half >= 16 and high is not None:
+                out.append(high << 4 | half - 16)
+                high = None
+                continue
+            if high is not None or half >= 16:
+                out.append(0xFF)  # half a byte without its other half: never valid UTF-8
+            high = half if 0 <= half < 16 else None
+            if half < 0:
+                out += self.characters[token].encode()
+        if high is not None:
+            out.append(0xFF)
+        return bytes(out)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "characters": self.characters}
+
+
+class TextDecoder:
+    """Tokens in, text out as soon as a character is complete; always valid UTF-8."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self._pending: list[int] = []
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def feed(self, token: int) -> str:
+        """The text that this token completes; empty inside a character."""
+        if self.tokenizer.starts[token] and self._pending:
+            text = self.flush() + self.feed(token)
+        else:
+            self._pending.append(token)
+            text = self._try()
+        return text
+
+    def _try(self) -> str:
+        try:
+            text = self.tokenizer.to_bytes(self._pending).decode()
+        except UnicodeDecodeError:
+            return self.flush() if len(self._pending) >= 8 else ""  # no character is longer than 8 half bytes
+        self._pending = []
+        return text
+
+    def flush(self) -> str:
+        """What is left at the end: an unfinished character becomes U+FFFD."""
+        data = self.tokenizer.to_bytes(self._pending)
+        self._pending = []
+        return data.decode(errors="replace")
+
+
+def decode(tokenizer: Tokenizer, tokens: Iterable[int]) -> str:
+    """The text of the tokens; U+FFFD where they are not UTF-8."""
+    return tokenizer.to_bytes(int(t) for t in tokens).decode(errors="replace")
+
+
+def from_json(description: dict[str, Any]) -> Tokenizer:
+    """The tokeniser that `to_json` described."""
+    kind = description.get("kind")
+    if kind == "char":
+        return CharTokenizer(description["characters"])
+    if kind == "byte":
+        return ByteTokenizer()
+    raise InputError(f"unknown tokeniser {kind!r}: this model needs a newer unrolled")
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"the text is not valid Unicode at character {error.start}: give UTF-8 text") from error
+
+
+def _utf32(text: str) -> bytes:
+    try:
+        return text.encode("utf-32-le")
+    except UnicodeEncodeError as error:
+        raise InputError(f"the text is not valid Unicode at character {error.start}: give UTF-8 text") from error

@@ -1,0 +1,247 @@
+"""From files and options to a trained model: read the data, make the run folder, train, resume."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unrolled import engines
+from unrolled.data import corpus, tokenizers
+from unrolled.data.corpus import Scan, Tokens
+from unrolled.data.sources import TextSource
+from unrolled.data.tokenizers import Tokenizer
+from unrolled.errors import InputError
+from unrolled.tasks.language_model import (
+    ARCHITECTURE,
+    LanguageModelTask,
+    Network,
+    check_memory,
+    resolve,
+)
+from unrolled.tasks.models import LanguageModel, load
+from unrolled.tasks.options import LanguageModelOptions
+from unrolled.training import checkpoint
+from unrolled.training.loop import Report, Result, Stop, Trainer
+from unrolled.training.run import Run
+from unrolled.training.schedule import Clock
+
+Paths = Sequence[str | os.PathLike[str]]
+
+
+@dataclass
+class Fitted:
+    """A training that ended, and the best model of it."""
+
+    model: LanguageModel
+    result: Result
+    engine: str
+    run: Run | None
+
+
+@dataclass
+class Prepared:
+    """Text ready for training."""
+
+    splits: dict[str, Tokens]
+    tokenizer: Tokenizer
+    scans: list[Scan]
+    notes: list[str]
+
+
+def fit_language_model(
+    paths: Paths,
+    *,
+    options: LanguageModelOptions,
+    val: str | os.PathLike[str] | None = None,
+    start_from: str | os.PathLike[str] | None = None,
+    out: Path | None = None,
+    overwrite: bool = False,
+    clock: Clock | None = None,
+    report: Report = lambda line: None,
+    stop: Stop = lambda step: False,
+) -> Fitted:
+    """Train a language model. `out`: the run folder; None keeps everything in memory."""
+    clock = clock or Clock()
+    if out is not None:
+        Run.check(out, overwrite)
+    device = pick_device(options.device)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    start = load(start_from, task=LanguageModelTask.name) if start_from is not None else None
+    if start is not None:
+        options = _architecture_of(start, options)
+    options = resolve(options)
+    prepared = prepare(paths, options, val=val, tokenizer=start.tokenizer if start else None)
+    task = LanguageModelTask(options, prepared.tokenizer, prepared.splits, device)
+    _check_full(task)
+    for note in prepared.notes:
+        report({"note": note})
+    run = None
+    if out is not None:
+        config = {
+            "task": task.name,
+            "data": [str(Path(p).resolve()) for p in paths],
+            "val": None if val is None else str(Path(val).resolve()),
+            "sha256": [s.sha256 for s in prepared.scans],
+            "options": asdict(options),
+            "vocabulary": prepared.tokenizer.to_json(),
+        }
+        run = Run.create(out, config, overwrite)
+    weights = start.network.state_dict() if start else None
+    return _train(task, clock, run, report, stop, start=weights)
+
+
+def resume_language_model(
+    folder: Path, *, clock: Clock | None = None, report: Report = lambda line: None, stop: Stop = lambda step: False
+) -> Fitted:
+    """Go on with a stopped run, bit for bit under `steps`, with the seconds that are left under `seconds`."""
+    clock = clock or Clock()
+    run, config = Run.open(folder)
+    if config["task"] != LanguageModelTask.name:
+        raise InputError(f"{folder} is a run of {config['task']}, which this version of unrolled does not know")
+    newest = checkpoint.latest(folder)
+    if newest is None:
+        raise InputError(f"{folder} has no checkpoint yet: train again with --overwrite")
+    tensors, description = checkpoint.load(newest)
+    if description["done"]:
+        raise InputError(
+            f"{folder} has finished at step {description['step']:,}: to train its model further, "
+            f"use train --start-from {folder}"
+        )
+    options = LanguageModelOptions(**config["options"])
+    device = pick_device(description["device"])
+    torch.set_num_threads(description["threads"])
+    tokenizer = tokenizers.from_json(config["vocabulary"])
+    prepared = prepare(config["data"], options, val=config["val"], tokenizer=tokenizer)
+    if [s.sha256 for s in prepared.scans] != config["sha256"]:
+        raise InputError(f"the text of {folder} has changed since its training began: put it back, or train again")
+    task = LanguageModelTask(
+        replace(options, engine=description["engine"]), tokenizer, prepared.splits, device
+    )
+    return _train(task, clock, run, report, stop, restore=(tensors, description))
+
+
+def prepare(
+    paths: Paths,
+    options: LanguageModelOptions,
+    *,
+    val: str | os.PathLike[str] | None = None,
+    tokenizer: Tokenizer | None = None,
+) -> Prepared:
+    """Read, check, split and encode the text. A tokeniser that is not given comes from the training part alone."""
+    source = TextSource(paths)
+    scanned = corpus.scan(source)
+    cut = scanned.characters if val is not None else int(scanned.characters * (1 - options.val_fraction))
+    tokenizer = tokenizer or corpus.make_tokenizer(options.tokens or "char", source, scanned, cut)
+    train, rest = corpus.encode(source, tokenizer, None if val is not None else cut)
+    scans, skipped = [scanned], source.skipped
+    if val is not None:
+        val_source = TextSource([val])
+        scans.append(corpus.scan(val_source))
+        rest, _ = corpus.encode(val_source, tokenizer)
+        skipped = skipped + val_source.skipped
+    assert rest is not None
+    for what, tokens in (("training", train), ("validation", rest)):
+        if tokens.predictions < 1:
+            raise InputError(
+                f"{source.name} is too short: {scanned.characters:,} characters leave nothing to predict for {what}; "
+                "give more text" + ("" if val is not None else " or another --val-fraction")
+            )
+    notes = [f"left out {len(skipped)} files that are not UTF-8 text, such as {skipped[0]}"] if skipped else []
+    return Prepared({"train": train, "val": rest}, tokenizer, scans, notes)
+
+
+def tokens_of(tokenizer: Tokenizer, paths: Paths, split: str | None, val_fraction: float) -> Tokens:
+    """A text in a model's tokens: all of it, or the part that a training would train or validate on."""
+    source = TextSource(paths)
+    scanned = corpus.scan(source)
+    if split not in (None, "train", "val"):
+        raise InputError(f"unknown split {split!r}: choose train or val")
+    cut = None if split is None else int(scanned.characters * (1 - val_fraction))
+    first, rest = corpus.encode(source, tokenizer, cut)
+    tokens = rest if split == "val" and rest is not None else first
+    if tokens.predictions < 1:
+        raise InputError(f"{source.name} is too short to measure: give at least 2 characters")
+    return tokens
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device called `name`; None: CUDA where there is one."""
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"the device {name} cannot be used ({reason}): choose --device cpu") from error
+    return device
+
+
+def _train(
+    task: LanguageModelTask,
+    clock: Clock,
+    run: Run | None,
+    report: Report,
+    stop: Stop,
+    *,
+    start: dict[str, Tensor] | None = None,
+    restore: tuple[dict[str, Tensor], dict[str, Any]] | None = None,
+) -> Fitted:
+    options = task.options
+    assert options.lr
+    trainer = Trainer(
+        task, options, learning_rate=options.lr, device=task.device, run=run, clock=clock, report=report, stop=stop, start=start
+    )  # fmt: skip
+    network = trainer.model
+    assert isinstance(network, Network)
+    engine = network.engine_name()
+    trainer.place = {"engine": engine, "threads": torch.get_num_threads(), "device": str(task.device)}
+    report({"note": _introduction(task, network, engine)})
+    if restore is not None:
+        trainer.restore(*restore)
+        report({"note": f"resumed at step {trainer.step:,}"})
+    result = trainer.train()
+    model = LanguageModel(network, task.tokenizer, options, result.metrics, result.best_step)
+    return Fitted(model, result, engine, run)
+
+
+def _introduction(task: LanguageModelTask, network: Network, engine: str) -> str:
+    parameters = sum(p.numel() for p in network.parameters())
+    train, val = task.splits["train"], task.splits["val"]
+    options = task.options
+    how = f" ({options.engine}: {', '.join(engines.auto_order(task.device.type))})" if options.engine == "auto" else ""
+    shape = f"{options.cell} {options.layers} × {options.hidden}" if engine != "none" else "one_to_one"
+    return (
+        f"{shape}, {parameters:,} parameters, {task.tokenizer.size} tokens ({options.tokens}); "
+        f"train {len(train.ids):,}, validation {len(val.ids):,} tokens; engine {engine}{how}, "
+        f"{task.device}, {torch.get_num_threads()} threads"
+    )
+
+
+def _check_full(task: LanguageModelTask) -> None:
+    if task.options.bptt_steps is not None:
+        return
+    stream = task.batches("train")
+    available = _free_memory() if task.device.type == "cpu" else torch.cuda.mem_get_info(task.device)[0]
+    check_memory(task.options, task.tokenizer.size, stream.longest, stream.lanes, available)
+
+
+def _free_memory() -> int:
+    """Bytes that can be had without swapping."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:  # not Linux: half of the whole is a cautious guess
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) * 1024
+
+
+def _architecture_of(start: LanguageModel, options: LanguageModelOptions) -> LanguageModelOptions:
+    """The options with the architecture of the model to start from; refuses a contradiction."""
+    for name in ARCHITECTURE:
+        asked, has = getattr(options, name), getattr(start.options, name)
+        if asked is not None and asked != has:
+            raise InputError(f"--{name} {asked} contradicts the model to start from, which has {has}: leave it out")
+    return replace(options, **{name: getattr(start.options, name) for name in ARCHITECTURE})

@@ -1,0 +1,163 @@
+"""The language model: the next token of a text, at every timestep.
+
+`Network` is the module, `LanguageModelTask` what the training loop sees of it; what users hold is in `models.py`.
+"""
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unrolled.cells import CELLS, Inputs, State
+from unrolled.data.corpus import Tokens
+from unrolled.data.streams import IGNORED, Batch, LaneStream
+from unrolled.data.tokenizers import Tokenizer
+from unrolled.errors import InputError
+from unrolled.metrics.text import bits
+from unrolled.nn import Recurrent
+from unrolled.tasks.options import LanguageModelOptions
+from unrolled.topologies import ManyToMany, OneToOne
+from unrolled.training.task import Evaluation
+
+LEARNING_RATES = {"lstm": 4e-3, "gru": 3e-3, "rnn": 2e-3, "rnn_relu": 1e-3}
+ARCHITECTURE = ("cell", "hidden", "layers", "embedding", "topology", "tokens")
+"""The options that make a model what it is: with --start-from they come from that model."""
+
+
+def resolve(options: LanguageModelOptions) -> LanguageModelOptions:
+    """The options with every choice made."""
+    cell, hidden = options.cell or "lstm", options.hidden or 256
+    return replace(
+        options,
+        cell=cell,
+        hidden=hidden,
+        layers=options.layers or 1,
+        embedding=hidden if options.embedding is None else options.embedding,
+        topology=options.topology or "many_to_many",
+        tokens=options.tokens or "char",
+        batch=options.batch or 32,
+        lr=options.lr or LEARNING_RATES[cell],
+        seconds=300 if options.seconds is None and options.steps is None else options.seconds,
+    )
+
+
+class Network(nn.Module):
+    """Tokens to the scores of the next token. Takes resolved options."""
+
+    def __init__(self, vocabulary: int, options: LanguageModelOptions) -> None:
+        super().__init__()
+        assert options.cell and options.hidden and options.layers and options.embedding is not None
+        self.table = nn.Parameter(torch.randn(vocabulary, options.embedding)) if options.embedding else None
+        below = options.embedding or vocabulary
+        self.topology: ManyToMany | OneToOne
+        if options.topology == "one_to_one":
+            self.topology = OneToOne(below, options.hidden, vocabulary, options.dropout)
+        else:
+            recurrent = Recurrent(
+                CELLS[options.cell],
+                below,
+                options.hidden,
+                options.layers,
+                dropout=options.dropout,
+                forget_bias=options.forget_bias if options.cell == "lstm" else None,
+                engine=options.engine,
+            )
+            self.topology = ManyToMany(recurrent, vocabulary, options.dropout)
+
+    def forward(self, batch: Batch, state: State | None) -> tuple[Tensor, State]:
+        """The mean loss of the batch's timesteps in nats, and the state to carry on."""
+        scores, state = self.scores(batch, state)
+        return F.cross_entropy(scores.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED), state
+
+    def scores(self, batch: Batch, state: State | None) -> tuple[Tensor, State]:
+        """(T, B, V); the state of a row that does not carry on starts at zero."""
+        if state is not None and not bool(batch.carry.all()):
+            state = tuple(torch.where(batch.carry[:, None], s, 0) for s in state)
+        return self.topology(Inputs(batch.inputs, self.table), state, batch.lengths)
+
+    def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """Tokens (B,) to scores (B, V)."""
+        return self.topology.step(Inputs(tokens, self.table), state)
+
+    def engine_name(self) -> str:
+        """The engine that runs the recurrent layers."""
+        if not isinstance(self.topology, ManyToMany):
+            return "none"
+        recurrent, device = self.topology.recurrent, self.topology.output.weight.device
+        tokens = torch.zeros(1, 1, dtype=torch.long, device=device)
+        return recurrent.chosen_engine(Inputs(tokens, self.table), recurrent.initial_state(1)).name
+
+
+class LanguageModelTask:
+    """A text to train on, a text to validate on, and the network between them."""
+
+    name = "language-model"
+    monitor = ("val_loss", "min")
+    unit = "characters"  # counted as tokens, which differ only where a character takes several
+
+    def __init__(
+        self, options: LanguageModelOptions, tokenizer: Tokenizer, splits: dict[str, Tokens], device: torch.device
+    ) -> None:
+        self.options, self.tokenizer, self.splits, self.device = options, tokenizer, splits, device
+
+    def model(self) -> Network:
+        return Network(self.tokenizer.size, self.options)
+
+    def batches(self, split: str) -> LaneStream:
+        assert self.options.batch
+        return LaneStream(self.splits[split], self.options.batch, self.options.bptt_steps)
+
+    def size(self, split: str) -> int:
+        return len(self.splits[split].ids)
+
+    def evaluate(self, model: nn.Module, split: str, limit: int | None = None) -> Evaluation:
+        assert isinstance(model, Network)
+        return evaluate(model, self.tokenizer, self.splits[split], self.device, limit)
+
+    def describe(self) -> dict[str, Any]:
+        return {"task": self.name, "options": asdict(self.options), "vocabulary": self.tokenizer.to_json()}
+
+
+@torch.no_grad()
+def evaluate(
+    network: Network, tokenizer: Tokenizer, tokens: Tokens, device: torch.device, limit: int | None = None
+) -> Evaluation:
+    """Loss over the text (or its first `limit` tokens) with carried state: nats a character, whatever the tokens.
+
+    Up to 64 contiguous lanes of at least 1,024 tokens; only the first token of a lane's first document is without a past.
+    """
+    if limit is not None:
+        limit = max(2, limit)
+        tokens = Tokens(tokens.ids[:limit], tokens.documents[tokens.documents < limit])
+    lanes = max(1, min(64, tokens.predictions // 1024))
+    starts = torch.from_numpy(tokenizer.starts).to(device)
+    was_training, state, nats, characters = network.training, None, 0.0, 0
+    network.eval()
+    for batch in LaneStream(tokens, lanes, 128, repeat=False):
+        batch = batch.to(device)
+        scores, state = network.scores(batch, state)
+        flat = scores.flatten(0, 1)
+        nats += F.cross_entropy(flat, batch.targets.flatten(), ignore_index=IGNORED, reduction="sum").item()
+        characters += int(starts[batch.targets[batch.targets != IGNORED]].sum())
+    network.train(was_training)
+    loss = nats / max(1, characters)
+    return Evaluation({"val_loss": loss, "bits_per_character": bits(loss)}, len(tokens.ids))
+
+
+def check_memory(options: LanguageModelOptions, vocabulary: int, steps: int, rows: int, available: int) -> None:
+    """Refuse full backpropagation through time over a lane that does not fit, in one sentence.
+
+    Counted a timestep and row, in float32: input part, its gradient and what the cell saved (3 gates), states and output
+    for each layer; scores, their gradient and the softmax for the output.
+    """
+    assert options.cell and options.hidden and options.layers
+    cell = CELLS[options.cell]
+    layer = options.hidden * (3 * cell.gates + 2 * cell.states + 4)
+    need = 4 * steps * rows * (options.layers * layer + 3 * vocabulary)
+    if need > available:
+        raise InputError(
+            f"--bptt full over {steps:,} timesteps of {rows} rows needs about {need / 2**30:.1f} GiB, and "
+            f"{available / 2**30:.1f} GiB are free: lower --batch or --hidden, or give --bptt a number such as 64"
+        )

@@ -1,0 +1,168 @@
+"""What users hold: trained models that sample, measure and save themselves, and `load`, which opens any of them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unrolled.cells import Inputs, State
+from unrolled.data import tokenizers
+from unrolled.data.tokenizers import TextDecoder, Tokenizer
+from unrolled.decoding.sampling import Sampling, StopAt, generate
+from unrolled.errors import InputError
+from unrolled.tasks.language_model import LanguageModelTask, Network, evaluate
+from unrolled.tasks.options import LanguageModelOptions
+from unrolled.training import files
+
+
+class LanguageModel:
+    """A trained language model: sample it, measure it, save it."""
+
+    def __init__(
+        self,
+        network: Network,
+        tokenizer: Tokenizer,
+        options: LanguageModelOptions,
+        metrics: dict[str, float] | None = None,
+        step: int = 0,
+    ) -> None:
+        self.network, self.tokenizer, self.options = network.eval(), tokenizer, options
+        self.metrics, self.step = dict(metrics or {}), step
+
+    @property
+    def device(self) -> torch.device:
+        return self.network.topology.output.weight.device
+
+    @classmethod
+    def fit(cls, *paths: str | Path, val: str | Path | None = None, **options: Any) -> "LanguageModel":
+        """Train on text files or folders; keywords are the flags of `unrolled train language-model`.
+
+        Stops at Ctrl-C as any Python code does. Raises `InputError` for unusable text or options and `NonFiniteError` where the
+        loss is not finite.
+        """
+        from unrolled.tasks.fitting import fit_language_model  # the other way round at import
+
+        return fit_language_model(paths, val=val, options=LanguageModelOptions(**options)).model
+
+    @classmethod
+    def from_file(cls, tensors: dict[str, Tensor], description: dict[str, Any]) -> "LanguageModel":
+        """From what `files.load_model` returns."""
+        options = LanguageModelOptions(**description["options"])
+        tokenizer = tokenizers.from_json(description["vocabulary"])
+        # the engine of the training need not exist where the model is used
+        network = Network(tokenizer.size, replace(options, engine="auto"))
+        network.load_state_dict(tensors)
+        return cls(network, tokenizer, options, description["metrics"], description["step"])
+
+    def to(self, device: str | torch.device) -> "LanguageModel":
+        self.network.to(device)
+        return self
+
+    def save(self, path: str | Path) -> None:
+        """One self-contained `.safetensors`; an existing file is replaced whole or not at all."""
+        description = {
+            "task": LanguageModelTask.name,
+            "options": asdict(self.options),
+            "vocabulary": self.tokenizer.to_json(),
+            "metrics": self.metrics,
+            "step": self.step,
+        }
+        files.save_model(Path(path), self.network.state_dict(), description)
+
+    def evaluate(self, *paths: str | Path, split: str | None = None) -> dict[str, float]:
+        """`val_loss` (nats a character) and `bits_per_character` of text files; split: "train" or "val", None for all."""
+        from unrolled.tasks.fitting import tokens_of  # the other way round at import
+
+        tokens = tokens_of(self.tokenizer, paths, split, self.options.val_fraction)
+        return evaluate(self.network, self.tokenizer, tokens, self.device).metrics
+
+    def sample(self, prompt: str = "", length: int = 500, *, seed: int = 0, stop: str | None = None, **how: Any) -> str:
+        """The prompt and up to `length` characters that follow it; `how`: temperature, top_k, top_p, min_p."""
+        return prompt + "".join(self.stream(prompt, length, seed=seed, stop=stop, **how))
+
+    def sample_many(
+        self, count: int, prompt: str = "", length: int = 500, *, seed: int = 0, stop: str | None = None, **how: Any
+    ) -> list[str]:
+        """`count` samples at once; number i is the one that `seed + i` gives alone."""
+        seeds = range(seed, seed + count)
+        texts = [prompt] * count
+        for row, text in self._generate(prompt, length, seeds, stop, Sampling(**how)):
+            texts[row] += text
+        return texts
+
+    def stream(
+        self, prompt: str = "", length: int = 500, *, seed: int = 0, stop: str | None = None, **how: Any
+    ) -> Iterator[str]:
+        """The characters after the prompt as they come; they end before `stop`, where that appears."""
+        return (text for _, text in self._generate(prompt, length, [seed], stop, Sampling(**how)))
+
+    def _generate(
+        self, prompt: str, length: int, seeds: Sequence[int], stop: str | None, how: Sampling
+    ) -> Iterator[tuple[int, str]]:
+        """Pieces of text, each with its row."""
+        if length < 0:
+            raise InputError(f"--length is {length}: it must be at least 0")
+        if not seeds or min(seeds) < 0:
+            raise InputError("--seed and --samples must be at least 0 and 1")
+        rows = [_Row(self.tokenizer, stop, length) for _ in seeds]
+        if length == 0:
+            return
+        with torch.no_grad():
+            scores, state = self._read(prompt or "\n", len(rows))
+        stream = generate(self._step, scores, state, how, list(seeds))
+        for tokens in stream:
+            for number, (row, token) in enumerate(zip(rows, tokens, strict=True)):
+                if text := row.feed(token):
+                    yield number, text
+            if all(row.ended for row in rows):
+                return
+
+    @torch.no_grad()
+    def _step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        return self.network.step(tokens, state)
+
+    def _read(self, prompt: str, rows: int) -> tuple[Tensor, State]:
+        """The scores (B, V) after the prompt, and the state."""
+        tokens = torch.from_numpy(self.tokenizer.encode(prompt)).to(self.device)
+        state = self.network.topology.initial_state(1)
+        for chunk in tokens.split(1024):
+            scores, state = self.network.topology(Inputs(chunk[:, None], self.network.table), state)
+        return scores[-1].expand(rows, -1), tuple(s.expand(-1, rows, -1) for s in state)
+
+
+class _Row:
+    """The text of one sample as its tokens come."""
+
+    def __init__(self, tokenizer: Tokenizer, stop: str | None, length: int) -> None:
+        self.decoder, self.stop, self.left, self.ended = TextDecoder(tokenizer), StopAt(stop), length, False
+
+    def feed(self, token: int) -> str:
+        if self.ended:
+            return ""
+        text = self.decoder.feed(token)[: self.left]
+        self.left -= len(text)
+        shown = self.stop.feed(text)
+        self.ended = self.stop.stopped or self.left == 0
+        return shown + self.stop.flush() if self.left == 0 else shown
+
+
+MODELS = {LanguageModelTask.name: LanguageModel}
+"""The class of each task's models."""
+
+
+def load(path: str | Path, device: str | torch.device | None = None, task: str | None = None) -> LanguageModel:
+    """The model in a file or a run folder, on any device (default: the CPU).
+
+    Raises `InputError` where there is none, it is damaged, or it is not of the task asked for.
+    """
+    tensors, description = files.load_model(Path(path))
+    found = description["task"]
+    if found not in MODELS:
+        raise InputError(f"{path} is a model for {found}, which this version of unrolled does not know: update it")
+    if task is not None and found != task:
+        raise InputError(f"{path} is a model for {found}, not for {task}: name a model of that task")
+    model = MODELS[found].from_file(tensors, description)
+    return model.to(device) if device is not None else model

@@ -1,0 +1,62 @@
+"""The options of each task: they make its flags, are stored in its models, and are its Python keywords. No torch here."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from unrolled.errors import InputError
+from unrolled.training.options import TrainingOptions
+
+CELLS = ("rnn", "rnn_relu", "lstm", "gru")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModelOptions(TrainingOptions):
+    """Options of a language model.
+
+    Attributes
+    ----------
+    cell
+        rnn, rnn_relu, lstm or gru. Default: lstm.
+    hidden
+        Hidden units of a layer. Default: 256.
+    layers
+        Recurrent layers. Default: 1.
+    embedding
+        Size of the vectors that tokens become before the first layer; 0 for one-hot. Default: as --hidden.
+    topology
+        many_to_many, or one_to_one: the next token from the current one alone, a baseline. Default: many_to_many.
+    dropout
+        Between layers and before the output.
+    forget_bias
+        Start value of an LSTM's forget-gate bias.
+    tokens
+        char: one token a character, others as bytes; byte: one token a UTF-8 byte. Default: char.
+    val_fraction
+        Part of the text, at its end, that is kept for validation.
+    """
+
+    cell: str | None = None
+    hidden: int | None = None
+    layers: int | None = None
+    embedding: int | None = None
+    topology: Literal["many_to_many", "one_to_one"] | None = None
+    dropout: float = 0.0
+    forget_bias: float = 1.0
+    tokens: Literal["char", "byte"] | None = None
+    val_fraction: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cell is not None and self.cell not in CELLS:
+            raise InputError(f"unknown cell {self.cell!r}: choose one of {', '.join(CELLS)}")
+        for name in ("hidden", "layers"):
+            self._at_least(name, above=0)
+        self._at_least("embedding", low=0)
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"--dropout is {self.dropout}: it must be at least 0 and less than 1")
+        if not 0 < self.val_fraction < 1:
+            raise InputError(f"--val-fraction is {self.val_fraction}: it must lie between 0 and 1")
+        for name, allowed in (("topology", ("many_to_many", "one_to_one")), ("tokens", ("char", "byte"))):
+            value = getattr(self, name)
+            if value is not None and value not in allowed:
+                raise InputError(f"unknown {name} {value!r}: choose {' or '.join(allowed)}")

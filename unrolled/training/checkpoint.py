@@ -1,0 +1,121 @@
+"""Checkpoints: everything a training needs to go on as if it had never stopped.
+
+A checkpoint is a folder `step-N` with the tensors (model, optimiser, carried state, random-number states), a JSON file
+(step, clock, data cursor) and a manifest of SHA-256 sums. It is written under another name, flushed, and renamed;
+only then is its predecessor removed, so a kill at any instant leaves the old one or the new one.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from unrolled.errors import InputError, UnrolledError
+from unrolled.training import files
+
+
+def save(folder: Path, step: int, tensors: Mapping[str, Tensor], description: dict[str, Any]) -> Path:
+    """Write `folder/step-N` and remove older ones."""
+    target = folder / f"step-{step}"
+    unfinished = folder / ".step-unfinished"
+    contents = {
+        "tensors.safetensors": files.tensors_to_bytes(tensors),
+        "training.json": json.dumps({"format": files.FORMAT, **description}).encode(),
+    }
+    manifest = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        for name, data in contents.items():
+            files.write(unfinished / name, data)
+        files.write(unfinished / "manifest.json", json.dumps(manifest).encode())
+        if target.exists():
+            shutil.rmtree(target)
+        unfinished.rename(target)
+        files.sync_folder(folder)
+    except OSError as error:
+        raise UnrolledError(
+            f"cannot write the checkpoint {target}: {error.strerror}; the one before it is kept"
+        ) from error
+    for old in _all(folder):
+        if old != target:
+            shutil.rmtree(old)
+    return target
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest checkpoint of a run folder."""
+    return max(_all(folder), key=_step, default=None)
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors on the CPU and the description; raises `InputError` where a byte differs from the manifest."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_bytes())
+        contents = {name: (path / name).read_bytes() for name in manifest}
+    except (OSError, ValueError) as error:
+        raise InputError(f"the checkpoint {path} is damaged ({error}): train again from its model with --start-from") from error
+    for name, data in contents.items():
+        if hashlib.sha256(data).hexdigest() != manifest[name]:
+            raise InputError(
+                f"the checkpoint {path} is damaged ({name} fails its checksum): "
+                "train again from its model with --start-from"
+            )
+    description = json.loads(contents["training.json"])
+    if description["format"] > files.FORMAT:
+        raise InputError(f"{path} has format {description['format']}, newer than {files.FORMAT}: update unrolled")
+    return safetensors.torch.load(contents["tensors.safetensors"]), description
+
+
+def random_states() -> dict[str, Tensor]:
+    """The states of PyTorch's generators."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def restore_random_states(states: Mapping[str, Tensor]) -> None:
+    """To be called last, when nothing that draws random numbers is left to be set up."""
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"])
+
+
+def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state as flat tensors `index.name`."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": value for index, each in state.items() for name, value in each.items()}
+
+
+def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    whole = optimizer.state_dict()
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
+
+
+def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `with_prefix`."""
+    start = prefix + "/"
+    return {name[len(start) :]: tensor for name, tensor in tensors.items() if name.startswith(start)}
+
+
+def _all(folder: Path) -> list[Path]:
+    return [p for p in folder.glob("step-*") if p.name[5:].isdigit()]
+
+
+def _step(path: Path) -> int:
+    return int(path.name[5:])

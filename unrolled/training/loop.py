@@ -1,0 +1,243 @@
+"""The training loop: truncated backpropagation through time with carried state, validation, checkpoints, signals."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unrolled.errors import NonFiniteError
+from unrolled.training import checkpoint, files
+from unrolled.training.options import TrainingOptions
+from unrolled.training.run import Run
+from unrolled.training.schedule import Clock, Schedule
+from unrolled.training.task import State, Task
+from unrolled.training.validation import Validation
+
+Report = Callable[[dict[str, Any]], None]
+Stop = Callable[[int], bool]
+
+REPORT_SECONDS = 5.0
+CHECKPOINT_SECONDS = 60.0
+
+
+@dataclass
+class Result:
+    """How a training ended."""
+
+    finished: bool
+    """False where it was stopped before its end; it can then be resumed."""
+    steps: int
+    seconds: float
+    tokens_per_second: float
+    train_loss: float
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Of the best model, on the validation data; empty where stopped."""
+    best_step: int = 0
+    validated: int = 0
+    """How much validation data the metrics cover."""
+
+
+class Trainer:
+    """Trains a task's model; the same numbers whether it is stopped and resumed on the way or not (under `steps`).
+
+    run: where checkpoints, metrics and the best model go; None keeps all in memory. report: called with each line of
+    metrics. stop: asked after each update with the number of updates; True ends the training with a checkpoint.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        options: TrainingOptions,
+        *,
+        learning_rate: float,
+        device: torch.device,
+        run: Run | None = None,
+        clock: Clock | None = None,
+        report: Report = lambda line: None,
+        stop: Stop = lambda step: False,
+        start: dict[str, Tensor] | None = None,
+    ) -> None:
+        self.task, self.options, self.run, self.report, self.stop = task, options, run, report, stop
+        self.device = device
+        self.clock = clock or Clock()
+        torch.manual_seed(options.seed)
+        self.model: nn.Module = task.model().to(device)
+        if start is not None:
+            self.model.load_state_dict(start)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=options.weight_decay,
+            fused=True,
+        )
+        self.schedule = Schedule(
+            learning_rate, options.warmup, steps=options.steps, seconds=options.seconds, clock=self.clock
+        )
+        self.stream = task.batches("train")
+        self.validation = Validation(task, self.schedule, options.eval_every, self._keep_best)
+        self.place: dict[str, Any] = {}
+        """Engine, threads and device, for the checkpoint: resume sets them again."""
+        self.step = 0
+        self.tokens = 0
+        self.state: State | None = None
+        self.training_seconds = 0.0
+        self._losses: list[float] = []
+        self._train_loss = math.nan
+
+    # --- one run ---------------------------------------------------------------------------------------------------
+
+    def train(self) -> Result:
+        """To the end of the schedule, or until stopped. Raises `NonFiniteError` with the last checkpoint kept."""
+        last_report = last_checkpoint = self.clock.elapsed()
+        patience, norm = self.options.patience, math.nan
+        while (fraction := self.schedule.fraction(self.step)) < 1:
+            begun = self.clock.elapsed()
+            norm = self._update(fraction)
+            now = self.clock.elapsed()
+            self.training_seconds += now - begun
+            if now - last_report >= REPORT_SECONDS:
+                self._report_training(norm)
+                last_report = now
+            # a stop neither validates nor chooses a best model: the resumed training does so at the same step
+            if self.stop(self.step):
+                self._checkpoint()
+                return self._result(finished=False)
+            if self.validation.due(self.step, now):
+                self._validate()
+                if patience and self.validation.since_best() >= patience:
+                    break
+            if now - last_checkpoint >= CHECKPOINT_SECONDS:
+                self._checkpoint()
+                last_checkpoint = self.clock.elapsed()
+        return self._finish(norm)
+
+    def _update(self, fraction: float) -> float:
+        """One update; returns the norm of the gradient before clipping."""
+        batch = next(self.stream).to(self.device)
+        loss, state = self.model(batch, self.state)
+        self.state = tuple(s.detach() for s in state)  # the truncation: no gradient flows into the chunk before
+        self.optimizer.zero_grad()
+        loss.backward()
+        limit = self.options.clip or math.inf
+        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+        value = loss.item()
+        # before the step: clipping turns one infinite gradient into weights that are not numbers
+        if not (math.isfinite(norm) and math.isfinite(value)):
+            kept = f"; the last checkpoint in {self.run.folder} is kept" if self.run else ""
+            raise NonFiniteError(
+                f"the {'gradient' if math.isfinite(value) else 'loss'} is not finite at step {self.step + 1}: "
+                f"lower --lr (it was {self.schedule.learning_rate(self.step, fraction):.2g}) or --clip{kept}"
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule.learning_rate(self.step, fraction)
+        self.optimizer.step()
+        self.step += 1
+        self.tokens += batch.targets.numel()
+        self._losses.append(value)
+        return norm
+
+    def _finish(self, norm: float) -> Result:
+        """Choose between the last model and the best before it, measure the choice, save."""
+        self._report_training(norm)
+        final = self.validation.final(self.model, self.step)
+        if self.run:
+            self._save_model(final.metrics)
+            self._checkpoint(done=True)
+        self.report({**self._when(), **final.metrics, "best_step": self.validation.best_step})
+        result = self._result(finished=True)
+        result.metrics, result.validated = final.metrics, final.size
+        result.best_step = self.validation.best_step
+        return result
+
+    # --- reports ---------------------------------------------------------------------------------------------------
+
+    def _when(self) -> dict[str, Any]:
+        return {"step": self.step, "seconds": round(self.clock.elapsed(), 2)}
+
+    def _report_training(self, norm: float) -> None:
+        if self._losses:
+            self._train_loss = sum(self._losses) / len(self._losses)
+            self._losses.clear()
+        self._log(
+            {
+                **self._when(),
+                "train_loss": self._train_loss,
+                "gradient_norm": norm,
+                "learning_rate": self.optimizer.param_groups[0]["lr"],
+                "tokens_per_second": self._speed(),
+            }
+        )
+
+    def _validate(self) -> None:
+        metrics = self.validation.interim(self.model, self.step)
+        self._log({**self._when(), **metrics})
+
+    def _log(self, line: dict[str, Any]) -> None:
+        if self.run:
+            self.run.log(line)
+        self.report(line)
+
+    def _speed(self) -> float:
+        return self.tokens / self.training_seconds if self.training_seconds else 0.0
+
+    def _result(self, finished: bool) -> Result:
+        loss = sum(self._losses) / len(self._losses) if self._losses else self._train_loss
+        return Result(finished, self.step, self.clock.elapsed(), self._speed(), loss)
+
+    # --- what is kept ----------------------------------------------------------------------------------------------
+
+    def _keep_best(self, metrics: dict[str, float]) -> None:
+        if self.run:
+            self._save_model(metrics)
+
+    def _save_model(self, metrics: dict[str, float]) -> None:
+        assert self.run is not None
+        description = {**self.task.describe(), "metrics": metrics, "step": self.validation.best_step}
+        files.save_model(self.run.model, self.model.state_dict(), description)
+
+    def _checkpoint(self, done: bool = False) -> None:
+        """Writing one changes no number of the training."""
+        if not self.run:
+            return
+        if not self.run.model.exists():  # before the first validation the newest weights stand in for the best
+            description = {**self.task.describe(), "metrics": {}, "step": self.step}
+            files.save_model(self.run.model, self.model.state_dict(), description)
+        tensors = {
+            **checkpoint.with_prefix("model", self.model.state_dict()),
+            **checkpoint.with_prefix("optimizer", checkpoint.pack_optimizer(self.optimizer)),
+            **checkpoint.with_prefix("state", {str(i): s for i, s in enumerate(self.state or ())}),
+            **checkpoint.with_prefix("random", checkpoint.random_states()),
+        }
+        description = {
+            "step": self.step,
+            "done": done,
+            "tokens": self.tokens,
+            "seconds": self.clock.elapsed(),
+            "training_seconds": self.training_seconds,
+            "validated_at": self.validation.steps,
+            "has_state": self.state is not None,
+            "cursor": self.stream.cursor(),
+            **self.place,
+        }
+        checkpoint.save(self.run.folder, self.step, tensors, description)
+
+    def restore(self, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:
+        """Continue from a checkpoint of the same task and options."""
+        assert self.run is not None
+        self.model.load_state_dict(checkpoint.under("model", tensors))
+        checkpoint.unpack_optimizer(self.optimizer, checkpoint.under("optimizer", tensors))
+        state = checkpoint.under("state", tensors)
+        if description["has_state"]:
+            self.state = tuple(state[str(i)].to(self.device) for i in range(len(state)))
+        self.step, self.tokens = description["step"], description["tokens"]
+        self.training_seconds = description["training_seconds"]
+        self.clock.before = description["seconds"]
+        weights, kept = files.load_model(self.run.model)
+        self.validation.remember(weights, kept, description["validated_at"])
+        self.run.forget_after(self.step)
+        self.stream.seek(description["cursor"])
+        checkpoint.restore_random_states(checkpoint.under("random", tensors))  # last: nothing may draw after it

@@ -1,0 +1,86 @@
+"""What every training can be told. No torch here: the command line makes its flags of these classes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from unrolled.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """Options common to every task.
+
+    Attributes
+    ----------
+    seconds
+        Wall time from the start of the command to the saved model, final validation included. Default: 300, unless
+        --steps is given.
+    steps
+        Number of updates, instead of a time: repeatable bit for bit.
+    batch
+        Rows of a batch. Default: chosen for the task.
+    bptt
+        Timesteps of truncated backpropagation through time, or "full" for a whole lane or document.
+    lr
+        Peak learning rate of AdamW. Default: chosen for the cell.
+    weight_decay
+        AdamW's weight decay.
+    warmup
+        Updates over which the learning rate rises to its peak; it then falls in a straight line to zero, by step or by clock.
+    clip
+        Largest norm of the gradient; 0 for no limit.
+    eval_every
+        Updates between validations. Default: a tenth of the training.
+    patience
+        Stop after so many validations without a better one; 0 never stops early.
+    seed
+        Seed of initial weights, dropout and samples.
+    engine
+        auto, or one engine by name (see unrolled doctor).
+    device
+        cpu, cuda, cuda:1, … Default: cuda where there is one.
+    threads
+        Threads of PyTorch. Default: its own choice.
+    """
+
+    seconds: float | None = None
+    steps: int | None = None
+    batch: int | None = None
+    bptt: str | int = 64
+    lr: float | None = None
+    weight_decay: float = 0.01
+    warmup: int = 50
+    clip: float = 1.0
+    eval_every: int | None = None
+    patience: int = 0
+    seed: int = 0
+    engine: str = "auto"
+    device: str | None = None
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.seconds is not None and self.steps is not None:
+            raise InputError("--seconds and --steps are both given: choose one")
+        for name in ("seconds", "steps", "batch", "lr", "eval_every", "threads"):
+            self._at_least(name, above=0)
+        for name in ("weight_decay", "warmup", "clip", "patience"):
+            self._at_least(name, low=0)
+        if self.bptt != "full":
+            if not str(self.bptt).isdigit() or int(self.bptt) < 1:
+                raise InputError(f"--bptt is {self.bptt!r}: give a number of timesteps from 1, or full")
+            object.__setattr__(self, "bptt", int(self.bptt))
+
+    @property
+    def bptt_steps(self) -> int | None:
+        """Timesteps of a chunk; None for full backpropagation through time."""
+        return None if self.bptt == "full" else int(self.bptt)
+
+    def _at_least(self, name: str, *, low: float | None = None, above: float | None = None) -> None:
+        value: Any = getattr(self, name)
+        flag = "--" + name.replace("_", "-")
+        if value is None:
+            return
+        if low is not None and not value >= low:
+            raise InputError(f"{flag} is {value}: it must be at least {low}")
+        if above is not None and not value > above:
+            raise InputError(f"{flag} is {value}: it must be greater than {above}")

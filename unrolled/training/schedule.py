@@ -1,0 +1,47 @@
+"""How far a training is, by step or by clock, and the learning rate that follows from it."""
+
+import time
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Clock:
+    """Seconds since the command started, those of earlier sessions of the same run included."""
+
+    before: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+
+    def elapsed(self) -> float:
+        return self.before + time.monotonic() - self.started
+
+
+class Schedule:
+    """Linear warm-up by updates, then linear decay to zero by step or by clock.
+
+    Decay to zero: Bergsma et al. 2025, arXiv:2502.15938. Under a clock, `reserve` seconds at the end are kept for the
+    final validation and saving, and training time runs from the first update.
+    """
+
+    def __init__(
+        self, peak: float, warmup: int, *, steps: int | None, seconds: float | None, clock: Clock
+    ) -> None:
+        self.peak, self.steps, self.seconds, self.clock = peak, steps, seconds, clock
+        self.warmup = warmup if steps is None else min(warmup, max(1, steps // 10))
+        self.reserve = 0.05 * seconds if seconds is not None else 0.0
+        self.begin: float | None = None
+        """When the first update began, on the clock."""
+
+    def fraction(self, step: int) -> float:
+        """How much of the training is done, 0 to 1."""
+        if self.steps is not None:
+            return min(1.0, step / self.steps)
+        assert self.seconds is not None
+        now = self.clock.elapsed()
+        self.begin = now if self.begin is None else self.begin
+        end = self.seconds - self.reserve
+        return min(1.0, (now - self.begin) / (end - self.begin)) if end > self.begin else 1.0
+
+    def learning_rate(self, step: int, fraction: float) -> float:
+        """For the update after `step` others."""
+        warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        return self.peak * warm * (1 - fraction)
