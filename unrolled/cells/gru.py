@@ -1,6 +1,6 @@
 """The gated recurrent unit."""
 
-from typing import Final, final
+from typing import final
 
 import torch
 from torch import Tensor
@@ -20,8 +20,8 @@ class GRU(Cell):
     """
 
     name = "gru"
-    gates: Final = 3
-    states: Final = 1
+    gates = 3
+    states = 1
 
     def pointwise(self, xg: Tensor, hg: Tensor, state: State) -> tuple[State, Saved]:
         (h,) = state

@@ -1,6 +1,6 @@
 """The long short-term memory cell."""
 
-from typing import Final, final
+from typing import final
 
 import torch
 from torch import Tensor
@@ -21,8 +21,8 @@ class LSTM(Cell):
     """
 
     name = "lstm"
-    gates: Final = 4
-    states: Final = 2
+    gates = 4
+    states = 2
 
     def pointwise(self, xg: Tensor, hg: Tensor, state: State) -> tuple[State, Saved]:
         i, f, g, o = (xg + hg).chunk(4, -1)

@@ -1,6 +1,6 @@
 """The vanilla (Elman) recurrent cell."""
 
-from typing import Final, Literal, final
+from typing import Literal, final
 
 import torch
 from torch import Tensor
@@ -16,8 +16,8 @@ class RNN(Cell):
     h_t = tanh(W_hh h_{t-1} + W_xh x_t + b). ReLU: Le, Jaitly & Hinton 2015, arXiv:1504.00941.
     """
 
-    gates: Final = 1
-    states: Final = 1
+    gates = 1
+    states = 1
 
     def __init__(self, nonlinearity: Literal["tanh", "relu"] = "tanh") -> None:
         self.name = f"rnn_{nonlinearity}"

@@ -30,7 +30,8 @@ class Batch(NamedTuple):
     """(B,) booleans: does the state go on from the last batch"""
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(*(t if t is None else t.to(device) for t in self))
+        lengths = None if self.lengths is None else self.lengths.to(device)
+        return Batch(self.inputs.to(device), self.targets.to(device), lengths, self.carry.to(device))
 
 
 class LaneStream(Iterator[Batch]):

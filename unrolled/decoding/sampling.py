@@ -49,10 +49,10 @@ def probabilities(scores: Tensor, how: Sampling) -> Tensor:
     p = torch.softmax(scores / how.temperature, -1)
     if how.top_k and how.top_k < p.shape[-1]:
         # sorted stably, so that of equal scores the lower token number is kept
-        order = p.argsort(-1, descending=True, stable=True)
+        order = p.argsort(dim=-1, descending=True, stable=True)
         p = p.scatter(-1, order[..., how.top_k :], 0.0)
     if how.top_p < 1:
-        ranked, order = p.sort(-1, descending=True, stable=True)
+        ranked, order = p.sort(dim=-1, descending=True, stable=True)
         ranked = ranked / ranked.sum(-1, keepdim=True)
         outside = ranked.cumsum(-1) - ranked >= how.top_p  # what lies before a token reaches p already
         p = p.masked_fill(outside.gather(-1, order.argsort(-1)), 0.0)

@@ -49,9 +49,7 @@ class Torch:
         outputs, state = self._forward(cell, w, x, state, lengths)
         return (_flip(outputs, lengths) if reverse else outputs), state
 
-    def _forward(
-        self, cell: Cell, w: Weights, x: Tensor, state: State, lengths: Tensor | None
-    ) -> tuple[Tensor, State]:
+    def _forward(self, cell: Cell, w: Weights, x: Tensor, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
         if lengths is None:
             return _run(cell, w, x, None, state)
         # PyTorch refuses rows of length 0, so they stay out and keep their initial state
@@ -66,9 +64,7 @@ class Torch:
         return outputs, tuple(s.index_copy(0, order, f) for s, f in zip(state, final, strict=True))
 
 
-def _run(
-    cell: Cell, w: Weights, x: Tensor, batch_sizes: Tensor | None, state: State
-) -> tuple[Tensor, State]:
+def _run(cell: Cell, w: Weights, x: Tensor, batch_sizes: Tensor | None, state: State) -> tuple[Tensor, State]:
     """Call the kernel on x: (T, B, I), or packed (N, I) with batch_sizes."""
     stacked = tuple(s.unsqueeze(0) for s in state)
     hx = stacked if cell.states > 1 else stacked[0]
@@ -76,13 +72,9 @@ def _run(
     has_biases, layers, dropout, train, bidirectional = w.bias_ih is not None, 1, 0.0, False, False
     train = torch.is_grad_enabled()  # cuDNN keeps what the backward needs only in training mode
     if batch_sizes is None:
-        result = KERNELS[cell.name](
-            x, hx, weights, has_biases, layers, dropout, train, bidirectional, False
-        )
+        result = KERNELS[cell.name](x, hx, weights, has_biases, layers, dropout, train, bidirectional, False)
     else:
-        result = KERNELS[cell.name](
-            x, batch_sizes, hx, weights, has_biases, layers, dropout, train, bidirectional
-        )
+        result = KERNELS[cell.name](x, batch_sizes, hx, weights, has_biases, layers, dropout, train, bidirectional)
     return result[0], tuple(s.squeeze(0) for s in result[1:])
 
 

@@ -89,9 +89,7 @@ class _Unroll(torch.autograd.Function):
         xg: Tensor,
         *state: Tensor,
     ) -> tuple[Tensor, ...]:
-        outputs, final, states, saved = _forward(
-            cell, reverse, lengths, w_hh, bias_hh, xg, state, keep=True
-        )
+        outputs, final, states, saved = _forward(cell, reverse, lengths, w_hh, bias_hh, xg, state, keep=True)
         order = _order(len(xg), reverse)
         states[order[0]] = ()  # the initial state is an input: autograd watches over it for us
         ctx.save_for_backward(w_hh, *state)

@@ -106,9 +106,7 @@ class Recurrent(nn.Module):
         """The engine that runs the first layer on these inputs."""
         return choose(self.engine, self.cell, self.weights(0), inputs, tuple(s[0] for s in state))
 
-    def unroll(
-        self, inputs: Inputs, state: State | None = None, lengths: Tensor | None = None
-    ) -> tuple[Tensor, State]:
+    def unroll(self, inputs: Inputs, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         """All timesteps: outputs (T, B, H * directions) of the top layer and the final state of every layer.
 
         inputs: (T, B, ...); state: each (layers * directions, B, H), None for zeros; lengths: (B,), rows padded on the
@@ -177,7 +175,11 @@ class _DropIn(Recurrent):
         self.batch_first = batch_first
 
     def forward(
-        self, input: Tensor | PackedSequence, hx: Any = None, *, lengths: Tensor | None = None  # noqa: A002
+        self,
+        input: Tensor | PackedSequence,
+        hx: Any = None,
+        *,
+        lengths: Tensor | None = None,  # noqa: A002
     ) -> tuple[Any, Any]:
         """As `torch.nn`: input (T, B, I), (B, T, I) with batch_first, (T, I) unbatched, or a PackedSequence.
 

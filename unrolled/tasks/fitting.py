@@ -1,7 +1,7 @@
 """From files and options to a trained model: read the data, make the run folder, train, resume."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -63,8 +63,9 @@ def fit_language_model(
     clock: Clock | None = None,
     report: Report = lambda line: None,
     stop: Stop = lambda step: False,
+    watch: Callable[[LanguageModel], None] | None = None,
 ) -> Fitted:
-    """Train a language model. `out`: the run folder; None keeps everything in memory."""
+    """Train a language model. `out`: the run folder; None keeps everything in memory. `watch`: shown the model on the way."""
     clock = clock or Clock()
     if out is not None:
         Run.check(out, overwrite)
@@ -92,7 +93,7 @@ def fit_language_model(
         }
         run = Run.create(out, config, overwrite)
     weights = start.network.state_dict() if start else None
-    return _train(task, clock, run, report, stop, start=weights)
+    return _train(task, clock, run, report, stop, start=weights, watch=watch)
 
 
 def resume_language_model(
@@ -119,9 +120,7 @@ def resume_language_model(
     prepared = prepare(config["data"], options, val=config["val"], tokenizer=tokenizer)
     if [s.sha256 for s in prepared.scans] != config["sha256"]:
         raise InputError(f"the text of {folder} has changed since its training began: put it back, or train again")
-    task = LanguageModelTask(
-        replace(options, engine=description["engine"]), tokenizer, prepared.splits, device
-    )
+    task = LanguageModelTask(replace(options, engine=description["engine"]), tokenizer, prepared.splits, device)
     return _train(task, clock, run, report, stop, restore=(tensors, description))
 
 
@@ -189,6 +188,7 @@ def _train(
     *,
     start: dict[str, Tensor] | None = None,
     restore: tuple[dict[str, Tensor], dict[str, Any]] | None = None,
+    watch: Callable[[LanguageModel], None] | None = None,
 ) -> Fitted:
     options = task.options
     assert options.lr
@@ -199,6 +199,8 @@ def _train(
     assert isinstance(network, Network)
     engine = network.engine_name()
     trainer.place = {"engine": engine, "threads": torch.get_num_threads(), "device": str(task.device)}
+    if watch is not None:
+        trainer.watch = lambda module: _show(watch, LanguageModel(network, task.tokenizer, options))
     report({"note": _introduction(task, network, engine)})
     if restore is not None:
         trainer.restore(*restore)
@@ -206,6 +208,11 @@ def _train(
     result = trainer.train()
     model = LanguageModel(network, task.tokenizer, options, result.metrics, result.best_step)
     return Fitted(model, result, engine, run)
+
+
+def _show(watch: Callable[[LanguageModel], None], model: LanguageModel) -> None:
+    watch(model)
+    model.network.train()
 
 
 def _introduction(task: LanguageModelTask, network: Network, engine: str) -> str:

@@ -1,5 +1,6 @@
 """What users hold: trained models that sample, measure and save themselves, and `load`, which opens any of them."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -153,7 +154,9 @@ MODELS = {LanguageModelTask.name: LanguageModel}
 """The class of each task's models."""
 
 
-def load(path: str | Path, device: str | torch.device | None = None, task: str | None = None) -> LanguageModel:
+def load(
+    path: str | os.PathLike[str], device: str | torch.device | None = None, task: str | None = None
+) -> LanguageModel:
     """The model in a file or a run folder, on any device (default: the CPU).
 
     Raises `InputError` where there is none, it is damaged, or it is not of the task asked for.

@@ -60,7 +60,9 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         manifest = json.loads((path / "manifest.json").read_bytes())
         contents = {name: (path / name).read_bytes() for name in manifest}
     except (OSError, ValueError) as error:
-        raise InputError(f"the checkpoint {path} is damaged ({error}): train again from its model with --start-from") from error
+        raise InputError(
+            f"the checkpoint {path} is damaged ({error}): train again from its model with --start-from"
+        ) from error
     for name, data in contents.items():
         if hashlib.sha256(data).hexdigest() != manifest[name]:
             raise InputError(

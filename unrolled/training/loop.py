@@ -44,7 +44,8 @@ class Trainer:
     """Trains a task's model; the same numbers whether it is stopped and resumed on the way or not (under `steps`).
 
     run: where checkpoints, metrics and the best model go; None keeps all in memory. report: called with each line of
-    metrics. stop: asked after each update with the number of updates; True ends the training with a checkpoint.
+    metrics. stop: asked before each update with the number of updates so far; True ends the training with a checkpoint.
+    watch: called with the model after each interim validation; it must draw no random numbers from PyTorch.
     """
 
     def __init__(
@@ -58,10 +59,11 @@ class Trainer:
         clock: Clock | None = None,
         report: Report = lambda line: None,
         stop: Stop = lambda step: False,
+        watch: Callable[[nn.Module], None] = lambda model: None,
         start: dict[str, Tensor] | None = None,
     ) -> None:
         self.task, self.options, self.run, self.report, self.stop = task, options, run, report, stop
-        self.device = device
+        self.device, self.watch = device, watch
         self.clock = clock or Clock()
         torch.manual_seed(options.seed)
         self.model: nn.Module = task.model().to(device)
@@ -95,6 +97,9 @@ class Trainer:
         last_report = last_checkpoint = self.clock.elapsed()
         patience, norm = self.options.patience, math.nan
         while (fraction := self.schedule.fraction(self.step)) < 1:
+            if self.stop(self.step):  # it neither validates nor chooses a best model: the resumed training will
+                self._checkpoint()
+                return self._result(finished=False)
             begun = self.clock.elapsed()
             norm = self._update(fraction)
             now = self.clock.elapsed()
@@ -102,10 +107,6 @@ class Trainer:
             if now - last_report >= REPORT_SECONDS:
                 self._report_training(norm)
                 last_report = now
-            # a stop neither validates nor chooses a best model: the resumed training does so at the same step
-            if self.stop(self.step):
-                self._checkpoint()
-                return self._result(finished=False)
             if self.validation.due(self.step, now):
                 self._validate()
                 if patience and self.validation.since_best() >= patience:
@@ -175,6 +176,7 @@ class Trainer:
     def _validate(self) -> None:
         metrics = self.validation.interim(self.model, self.step)
         self._log({**self._when(), **metrics})
+        self.watch(self.model)
 
     def _log(self, line: dict[str, Any]) -> None:
         if self.run:

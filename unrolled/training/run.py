@@ -1,9 +1,9 @@
 """The run folder: what a training leaves on disk.
 
-    RUN/run.json             task, options, data: what `resume` needs
-    RUN/metrics.jsonl        one line a report
-    RUN/model.safetensors    the best model so far
-    RUN/step-N/              the newest checkpoint
+RUN/run.json             task, options, data: what `resume` needs
+RUN/metrics.jsonl        one line a report
+RUN/model.safetensors    the best model so far
+RUN/step-N/              the newest checkpoint
 """
 
 import json
@@ -88,4 +88,3 @@ class Run:
             # a kill can leave half a line at the end
             kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
             files.write(self.metrics, "".join(line + "\n" for line in kept).encode())
-

@@ -22,9 +22,7 @@ class Schedule:
     final validation and saving, and training time runs from the first update.
     """
 
-    def __init__(
-        self, peak: float, warmup: int, *, steps: int | None, seconds: float | None, clock: Clock
-    ) -> None:
+    def __init__(self, peak: float, warmup: int, *, steps: int | None, seconds: float | None, clock: Clock) -> None:
         self.peak, self.steps, self.seconds, self.clock = peak, steps, seconds, clock
         self.warmup = warmup if steps is None else min(warmup, max(1, steps // 10))
         self.reserve = 0.05 * seconds if seconds is not None else 0.0

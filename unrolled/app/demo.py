@@ -1,0 +1,97 @@
+"""`unrolled demo`: a minute from nothing to a model that writes, on text that every Python installation carries."""
+
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+
+from unrolled.app.progress import text
+from unrolled.errors import InputError
+from unrolled.metrics.text import xz_bits_per_character
+from unrolled.tasks.fitting import fit_language_model
+from unrolled.tasks.models import LanguageModel
+from unrolled.tasks.options import LanguageModelOptions
+from unrolled.training.run import Run
+from unrolled.training.schedule import Clock
+
+PROMPT = "def "
+BASELINE_SHARE = 0.1
+"""Part of the time that goes to the one-to-one baseline."""
+
+
+def library_source() -> list[Path]:
+    """The modules at the top of Python's standard library, sorted by name."""
+    folder = Path(sysconfig.get_paths()["stdlib"])
+    files = [f for f in sorted(folder.glob("*.py")) if f.stat().st_size > 0]
+    if not files:
+        raise InputError(
+            f"no Python source in {folder}: train on a text of your own, unrolled train language-model FILE"
+        )
+    return files
+
+
+def run_demo(seconds: float, out: Path, overwrite: bool, clock: Clock, stop: Callable[[int], bool]) -> dict[str, float]:
+    """Train the baseline and an LSTM on the same text, print both beside xz, keep the LSTM. Returns bits a character."""
+    Run.check(out, overwrite)
+    files = library_source()
+    size = sum(f.stat().st_size for f in files)
+    _say(
+        f"{len(files)} modules of Python's standard library: {size / 1e6:.1f} MB of real text, a tenth for validation.\n"
+    )
+    _say("1. Without memory (one_to_one): the next character from the current one alone.")
+    short = clock.elapsed() + BASELINE_SHARE * seconds + 1
+    baseline = fit_language_model(
+        files, options=LanguageModelOptions(seconds=short, topology="one_to_one", lr=1e-2), clock=clock, stop=stop
+    )
+    if not baseline.result.finished:
+        return {}
+    figures = {"one_to_one": baseline.result.metrics["bits_per_character"]}
+    _say(f"   {figures['one_to_one']:.3f} bits a character. It writes like this:")
+    _show(baseline.model)
+    _say("\n2. With memory: an LSTM, its state carried from chunk to chunk.")
+    fitted = fit_language_model(
+        files,
+        options=LanguageModelOptions(seconds=seconds, cell="lstm", hidden=256),
+        out=out,
+        overwrite=overwrite,
+        clock=clock,
+        report=lambda line: _say("   " + text(line)),
+        stop=stop,
+        watch=_show,
+    )
+    if not fitted.result.finished:
+        _say(f"stopped; go on with:\n  unrolled resume {out}")
+        return figures
+    figures["lstm"] = fitted.result.metrics["bits_per_character"]
+    _say("   at the end:")
+    _show(fitted.model, length=400)
+    figures["xz"] = _xz(files)
+    _say("\nBits a character on the same validation text (less is better):")
+    for name, what in (
+        ("one_to_one", "no memory"),
+        ("xz", "xz -9e, having packed the training text"),
+        ("lstm", "LSTM"),
+    ):
+        _say(f"  {figures[name]:6.3f}  {what}")
+    _say(
+        f"\nThe model is {out / 'model.safetensors'}. Next:\n"
+        f'  unrolled sample {out} --prompt "import " --length 500 --temperature 0.8\n'
+        f"  unrolled evaluate {out} FILE\n"
+        "  unrolled train language-model FILE --seconds 300"
+    )
+    return figures
+
+
+def _show(model: LanguageModel, length: int = 160) -> None:
+    written = model.sample(PROMPT, length=length, temperature=0.7, seed=1)
+    _say("\n".join("   | " + line for line in written.splitlines()))
+
+
+def _xz(files: list[Path]) -> float:
+    """Over the same split as the models: documents in order, the last tenth for validation."""
+    whole = "".join(f.read_text(encoding="utf-8") for f in files)
+    cut = int(len(whole) * 0.9)
+    return xz_bits_per_character(whole[:cut], whole[cut:])
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
