@@ -30,13 +30,11 @@ def library_source() -> list[Path]:
 
 
 def run_demo(seconds: float, out: Path, overwrite: bool, clock: Clock, stop: Callable[[int], bool]) -> dict[str, float]:
-    """Train the baseline and an LSTM on the same text, print both beside xz, keep the LSTM. Returns bits a character."""
+    """Train the baseline and an LSTM on the same text, print both beside xz. Returns bits a character."""
     Run.check(out, overwrite)
     files = library_source()
     size = sum(f.stat().st_size for f in files)
-    _say(
-        f"{len(files)} modules of Python's standard library: {size / 1e6:.1f} MB of real text, a tenth for validation.\n"
-    )
+    _say(f"{len(files)} modules of Python's standard library: {size / 1e6:.1f} MB of text, a tenth for validation.\n")
     _say("1. Without memory (one_to_one): the next character from the current one alone.")
     short = clock.elapsed() + BASELINE_SHARE * seconds + 1
     baseline = fit_language_model(

@@ -1,6 +1,6 @@
 """What every recurrent cell has in common: the parts of one timestep.
 
-A cell is stateless mathematics. It owns no parameters and knows nothing of time, layers or data. One timestep is split as
+A cell is stateless mathematics: it owns no parameters and knows nothing of time, layers or data. One timestep is
 
     xg = W_ih x + b_ih          the input part: does not depend on the state, so all timesteps are one product
     hg = W_hh h + b_hh          the recurrent part: the only matrix product that has to wait for the state

@@ -1,6 +1,6 @@
 """Lanes and chunks: how a long text becomes batches whose rows go on where they left off.
 
-The text is cut into B contiguous lanes, one a row of the batch. Each batch is the next chunk of T timesteps of every lane,
+The text is cut into B contiguous lanes, one a row of the batch. Each batch is the next chunk of T steps of every lane,
 so that the state carried from one batch to the next is the right one. A row's state starts afresh at the lane's
 beginning (also when it wraps) and at the beginning of a document: `carry` says so, row by row. A chunk ends where
 its document or lane ends, so rows may differ in length.

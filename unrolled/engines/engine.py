@@ -30,8 +30,8 @@ class Engine(Protocol):
 
         inputs: (T, B, ...); state: tensors (B, H); lengths: (B,) integers from 0 to T, rows are padded on the right.
         Returns the outputs (T, B, H), zero where padded, and the final state: the one at length - 1, which for length 0
-        is the initial state. With `reverse`, time runs from length - 1 down to 0, the output of timestep t stays at t, and
-        the final state is the one at 0.
+        is the initial state. With `reverse`, time runs from length - 1 down to 0, the output of timestep t stays at
+        t, and the final state is the one at 0.
         """
         ...
 

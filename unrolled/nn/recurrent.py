@@ -176,10 +176,10 @@ class _DropIn(Recurrent):
 
     def forward(
         self,
-        input: Tensor | PackedSequence,
+        input: Tensor | PackedSequence,  # noqa: A002
         hx: Any = None,
         *,
-        lengths: Tensor | None = None,  # noqa: A002
+        lengths: Tensor | None = None,
     ) -> tuple[Any, Any]:
         """As `torch.nn`: input (T, B, I), (B, T, I) with batch_first, (T, I) unbatched, or a PackedSequence.
 

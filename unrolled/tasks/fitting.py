@@ -65,7 +65,7 @@ def fit_language_model(
     stop: Stop = lambda step: False,
     watch: Callable[[LanguageModel], None] | None = None,
 ) -> Fitted:
-    """Train a language model. `out`: the run folder; None keeps everything in memory. `watch`: shown the model on the way."""
+    """Train a language model. `out`: the run folder, None for memory alone; `watch`: shown the model on the way."""
     clock = clock or Clock()
     if out is not None:
         Run.check(out, overwrite)
@@ -193,8 +193,16 @@ def _train(
     options = task.options
     assert options.lr
     trainer = Trainer(
-        task, options, learning_rate=options.lr, device=task.device, run=run, clock=clock, report=report, stop=stop, start=start
-    )  # fmt: skip
+        task,
+        options,
+        learning_rate=options.lr,
+        device=task.device,
+        run=run,
+        clock=clock,
+        report=report,
+        stop=stop,
+        start=start,
+    )
     network = trainer.model
     assert isinstance(network, Network)
     engine = network.engine_name()

@@ -126,7 +126,7 @@ def evaluate(
 ) -> Evaluation:
     """Loss over the text (or its first `limit` tokens) with carried state: nats a character, whatever the tokens.
 
-    Up to 64 contiguous lanes of at least 1,024 tokens; only the first token of a lane's first document is without a past.
+    Up to 64 contiguous lanes of at least 1,024 tokens; a lane begins without a past.
     """
     if limit is not None:
         limit = max(2, limit)
@@ -149,8 +149,8 @@ def evaluate(
 def check_memory(options: LanguageModelOptions, vocabulary: int, steps: int, rows: int, available: int) -> None:
     """Refuse full backpropagation through time over a lane that does not fit, in one sentence.
 
-    Counted a timestep and row, in float32: input part, its gradient and what the cell saved (3 gates), states and output
-    for each layer; scores, their gradient and the softmax for the output.
+    Counted a timestep and row, in float32: input part, its gradient and what the cell saved (3 gates), states and
+    output for each layer; scores, their gradient and the softmax for the output.
     """
     assert options.cell and options.hidden and options.layers
     cell = CELLS[options.cell]

@@ -41,8 +41,7 @@ class LanguageModel:
     def fit(cls, *paths: str | Path, val: str | Path | None = None, **options: Any) -> "LanguageModel":
         """Train on text files or folders; keywords are the flags of `unrolled train language-model`.
 
-        Stops at Ctrl-C as any Python code does. Raises `InputError` for unusable text or options and `NonFiniteError` where the
-        loss is not finite.
+        Raises `InputError` for unusable text or options and `NonFiniteError` where the loss is not finite.
         """
         from unrolled.tasks.fitting import fit_language_model  # the other way round at import
 
@@ -74,7 +73,7 @@ class LanguageModel:
         files.save_model(Path(path), self.network.state_dict(), description)
 
     def evaluate(self, *paths: str | Path, split: str | None = None) -> dict[str, float]:
-        """`val_loss` (nats a character) and `bits_per_character` of text files; split: "train" or "val", None for all."""
+        """`val_loss` (nats a character) and `bits_per_character` of text; split: "train", "val" or None for all."""
         from unrolled.tasks.fitting import tokens_of  # the other way round at import
 
         tokens = tokens_of(self.tokenizer, paths, split, self.options.val_fraction)

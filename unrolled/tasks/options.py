@@ -1,4 +1,4 @@
-"""The options of each task: they make its flags, are stored in its models, and are its Python keywords. No torch here."""
+"""The options of each task: its flags, its Python keywords, and stored in its models. No torch here."""
 
 from dataclasses import dataclass
 from typing import Literal

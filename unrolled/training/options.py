@@ -26,7 +26,7 @@ class TrainingOptions:
     weight_decay
         AdamW's weight decay.
     warmup
-        Updates over which the learning rate rises to its peak; it then falls in a straight line to zero, by step or by clock.
+        Updates over which the learning rate rises to its peak; it then falls linearly to zero, by step or by clock.
     clip
         Largest norm of the gradient; 0 for no limit.
     eval_every

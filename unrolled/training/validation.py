@@ -63,8 +63,8 @@ class Validation:
         return result.metrics
 
     def final(self, model: nn.Module, step: int) -> Evaluation:
-        """Load the best model into `model` and measure it on all of the validation data (under a clock, on as much as the
-        time allows)."""
+        """Load the best model into `model` and measure it on all of the validation data (under a clock, on as
+        much as the time allows)."""
         if not self.steps or self.steps[-1] != step:
             self.interim(model, step)
         assert self.best is not None
