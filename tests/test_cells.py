@@ -168,9 +168,8 @@ def test_projected_tokens_are_a_dense_product(
 
 @cells
 def test_projected_floats_are_a_product(cell: Cell) -> None:
-    w, x, constant = draw_weights(cell, FEATURES, HIDDEN), draw(STEPS, BATCH, FEATURES), draw(
-        BATCH, cell.gates * HIDDEN
-    )
+    w, x = draw_weights(cell, FEATURES, HIDDEN), draw(STEPS, BATCH, FEATURES)
+    constant = draw(BATCH, cell.gates * HIDDEN)
     ours = cell.project(w, Inputs(x, constant=constant))
     for t in range(STEPS):  # the constant is added at each step
         expected = x[t] @ w.ih.t() + w.bias_ih + constant
@@ -181,9 +180,7 @@ def test_projected_floats_are_a_product(cell: Cell) -> None:
 @pytest.mark.parametrize(
     ("vocabulary", "multiplied_rows"), [(11, 11), (12, 12), (13, 12), (40, 12)], ids=lambda n: str(n)
 )
-def test_the_smaller_of_table_and_sequence_is_multiplied(
-    cell: Cell, vocabulary: int, multiplied_rows: int
-) -> None:
+def test_the_smaller_of_table_and_sequence_is_multiplied(cell: Cell, vocabulary: int, multiplied_rows: int) -> None:
     w, table = draw_weights(cell, FEATURES, HIDDEN), draw(vocabulary, FEATURES)
     with FlopCounterMode(display=False) as counter:
         cell.project(w, Inputs(TOKENS["sequence"], table))

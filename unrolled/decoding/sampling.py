@@ -1,6 +1,6 @@
 """Sampling: from scores to the next token, the same on every path for the same seed.
 
-The scores of a token become probabilities in float64, filters act in the order temperature, top-k, top-p, min-p, and one
+The scores of a token become probabilities in float64, filters act in order temperature, top-k, top-p, min-p, and one
 uniform number in [0, 1) from one seeded generator picks a token by the inverse of the cumulated distribution.
 """
 
