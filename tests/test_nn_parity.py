@@ -195,6 +195,7 @@ def test_parameters_start_uniform_within_one_over_root_hidden(kind: str) -> None
     assert not torch.equal(first, layer.weight_hh_l0)
     for p in (first, *layer.parameters()):
         assert 0.8 * bound < p.max() <= bound and 0.8 * bound < -p.min() <= bound
+    assert layer.weight_hh_l1.abs().max() > 0.995 * bound  # at least 4096 numbers
     assert layer.weight_hh_l1.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
 
 from unrolled.cells import Cell, Inputs, Saved, State, Weights
 from unrolled.engines.engine import alive
@@ -99,11 +98,19 @@ class _Unroll(torch.autograd.Function):
         return outputs, *(s.clone() for s in final)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, d_outputs: Tensor, *d_final: Tensor) -> tuple[Tensor | None, ...]:
-        cell, order, mask = ctx.cell, ctx.order, ctx.mask  # type: ignore[attr-defined]
-        w_hh, *initial = ctx.saved_tensors  # type: ignore[attr-defined]
-        states, saved = list(ctx.states), ctx.saved  # type: ignore[attr-defined]
+    def backward(ctx: Any, d_outputs: Tensor, *d_final: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.no_grad():
+            gradients = _Unroll._backward(ctx, d_outputs, *d_final)
+        if not torch.is_grad_enabled():  # without create_graph
+            return gradients
+        # PyTorch's once_differentiable says so only where the loss is not linear in the outputs; this does always
+        return tuple(None if g is None else _Once.apply(g.requires_grad_()) for g in gradients)
+
+    @staticmethod
+    def _backward(ctx: Any, d_outputs: Tensor, *d_final: Tensor) -> tuple[Tensor | None, ...]:
+        cell, order, mask = ctx.cell, ctx.order, ctx.mask
+        w_hh, *initial = ctx.saved_tensors
+        states, saved = list(ctx.states), ctx.saved
         states[order[0]] = tuple(initial)
         steps, (batch, hidden) = len(order), initial[0].shape
         d_xg = d_outputs.new_empty(steps, batch, cell.gates * hidden)
@@ -123,7 +130,20 @@ class _Unroll(torch.autograd.Function):
             if mask is not None:
                 before = tuple(torch.where(mask[t], b, d) for b, d in zip(before, dstate, strict=True))
             dstate = before
-        flat = d_hg.view(steps * batch, -1)
-        d_w_hh = flat.t() @ torch.stack([s[0] for s in states]).view(steps * batch, hidden)
-        d_bias = flat.sum(0) if ctx.has_bias else None  # type: ignore[attr-defined]
+        flat = d_hg.view(steps * batch, d_hg.shape[2])
+        before_h = torch.stack([s[0] for s in states]).view(steps * batch, hidden)
+        d_w_hh = flat.t() @ before_h if ctx.needs_input_grad[3] else None
+        d_bias = flat.sum(0) if ctx.has_bias else None
         return None, None, None, d_w_hh, d_bias, d_xg, *dstate
+
+
+class _Once(torch.autograd.Function):
+    """The identity; its derivative is an error."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> Tensor:
+        raise RuntimeError("the bptt engine is once differentiable: for second derivatives use the loop engine")

@@ -50,6 +50,8 @@ class Recurrent(nn.Module):
             raise InputError(f"dropout is {dropout}: it must be between 0 and 1")
         if forget_bias is not None and cell.name != "lstm":
             raise InputError(f"forget_bias is set, but the cell {cell.name} has no forget gate")
+        if forget_bias is not None and not bias:
+            raise InputError("forget_bias is set, but bias is False: there is no bias to set")
         self.cell = cell
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.dropout, self.bidirectional = bias, float(dropout), bidirectional
@@ -172,7 +174,8 @@ class _DropIn(Recurrent):
                 f"dropout={dropout} acts between layers, and there is one layer, so it does nothing", stacklevel=3
             )
         super().__init__(cell, input_size, hidden_size, num_layers, dropout=dropout, **options)
-        self.batch_first = batch_first
+        self.batch_first, self.proj_size = batch_first, proj_size
+        self.mode = cell.name.upper()  # RNN_TANH, RNN_RELU, LSTM or GRU, as code written for torch.nn reads it
 
     def forward(
         self,
@@ -214,14 +217,20 @@ class _DropIn(Recurrent):
         steps, batch, features = x.shape
         if features != self.input_size:
             raise InputError(f"input has {features} features: this layer takes {self.input_size}")
+        if not x.is_floating_point():
+            raise InputError(f"input holds {x.dtype}: convert it to floats; tokens enter through Recurrent.unroll")
         if lengths is not None:
             lengths = torch.as_tensor(lengths)
+            if lengths.is_floating_point() or lengths.is_complex():
+                raise InputError(f"lengths holds {lengths.dtype}: give integers")
             if lengths.shape != (batch,):
                 raise InputError(f"lengths has shape {tuple(lengths.shape)}: give one for each of the {batch} rows")
             if batch and (int(lengths.min()) < 0 or int(lengths.max()) > steps):
                 raise InputError(f"lengths must lie between 0 and {steps}, the padded length")
         if hx is None:
             return self.unroll(Inputs(x), None, lengths)
+        if self.cell.states == 1 and not isinstance(hx, Tensor):
+            raise InputError(f"initial state is a {type(hx).__name__}: give one tensor")
         state: State = tuple(hx) if self.cell.states > 1 else (hx,)
         expected = (len(self._suffixes), batch, self.hidden_size)
         if len(state) != self.cell.states or any(tuple(s.shape) != expected for s in state):
