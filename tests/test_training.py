@@ -71,9 +71,7 @@ def test_the_hash_is_of_the_weights(text: Path, tmp_path: Path) -> None:
     assert model_hash(tmp_path / "a") != model_hash(tmp_path / "b")
 
 
-def test_writing_checkpoints_changes_no_number(
-    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_writing_checkpoints_changes_no_number(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = fit(text, steps=40, dropout=0.3)
     monkeypatch.setattr("unrolled.training.loop.CHECKPOINT_SECONDS", 0.0)
     kept = fit(text, tmp_path / "kept", steps=40, dropout=0.3)
@@ -251,9 +249,7 @@ def test_start_from_goes_on_with_the_model_on_new_text(text: Path, tmp_path: Pat
     fresh = fit(new, steps=1, cell="gru", lr=1e-9)
     assert second.result.metrics["val_loss"] < fresh.result.metrics["val_loss"] - 0.3
     with pytest.raises(InputError, match="--hidden 32 contradicts the model to start from, which has 16"):
-        fit_language_model(
-            [new], options=LanguageModelOptions(hidden=32, steps=1), start_from=tmp_path / "first"
-        )
+        fit_language_model([new], options=LanguageModelOptions(hidden=32, steps=1), start_from=tmp_path / "first")
 
 
 def test_overwrite_replaces_a_run_and_nothing_else(text: Path, tmp_path: Path) -> None:

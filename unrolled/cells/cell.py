@@ -25,6 +25,12 @@ Saved = tuple[Tensor, ...]
 """What `pointwise` keeps for `pointwise_backward`."""
 
 
+sigmoid_backward = torch.ops.aten.sigmoid_backward.default
+"""(dy, y) to dy y (1 - y) in one kernel."""
+tanh_backward = torch.ops.aten.tanh_backward.default
+"""(dy, y) to dy (1 - y²) in one kernel."""
+
+
 class Weights(NamedTuple):
     """One layer, one direction, in `torch.nn`'s shapes and gate order."""
 

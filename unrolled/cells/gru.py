@@ -5,7 +5,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from unrolled.cells.cell import Cell, Saved, State
+from unrolled.cells.cell import Cell, Saved, State, sigmoid_backward, tanh_backward
 
 
 @final
@@ -26,17 +26,19 @@ class GRU(Cell):
     def pointwise(self, xg: Tensor, hg: Tensor, state: State) -> tuple[State, Saved]:
         (h,) = state
         size = h.shape[-1]
-        r, z = torch.sigmoid(xg[..., : 2 * size] + hg[..., : 2 * size]).chunk(2, -1)
+        rz = torch.sigmoid(xg[..., : 2 * size] + hg[..., : 2 * size])
+        r, z = rz.chunk(2, -1)
         hg_n = hg[..., 2 * size :]
         n = torch.tanh(torch.addcmul(xg[..., 2 * size :], r, hg_n))
-        return (torch.addcmul(n, z, h - n),), (r, z, n, hg_n)
+        return (torch.addcmul(n, z, h - n),), (rz, n, hg_n)
 
     def pointwise_backward(
         self, dstate: State, saved: Saved, state: State
     ) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:
         (dh,), (h,) = dstate, state
-        r, z, n, hg_n = saved
-        dn = dh * (1 - z) * (1 - n * n)
-        dr = dn * hg_n * r * (1 - r)
-        dz = dh * (h - n) * z * (1 - z)
-        return torch.cat([dr, dz, dn], -1), torch.cat([dr, dz, dn * r], -1), (dh * z,)
+        rz, n, hg_n = saved
+        r, z = rz.chunk(2, -1)
+        dh_z = dh * z
+        dn = tanh_backward(dh - dh_z, n)
+        drz = sigmoid_backward(torch.cat([dn * hg_n, dh * (h - n)], -1), rz)
+        return torch.cat([drz, dn], -1), torch.cat([drz, dn * r], -1), (dh_z,)

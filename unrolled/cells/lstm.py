@@ -5,7 +5,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from unrolled.cells.cell import Cell, Saved, State
+from unrolled.cells.cell import Cell, Saved, State, sigmoid_backward, tanh_backward
 
 
 @final
@@ -25,25 +25,21 @@ class LSTM(Cell):
     states = 2
 
     def pointwise(self, xg: Tensor, hg: Tensor, state: State) -> tuple[State, Saved]:
-        i, f, g, o = (xg + hg).chunk(4, -1)
-        i, f, g, o = torch.sigmoid(i), torch.sigmoid(f), torch.tanh(g), torch.sigmoid(o)
+        a = xg + hg
+        squashed = torch.sigmoid(a)  # all four in one call, which is faster than the three that need it
+        i, f, _, o = squashed.chunk(4, -1)
+        g = torch.tanh(a.chunk(4, -1)[2])
         c = torch.addcmul(f * state[1], i, g)
         tanh_c = torch.tanh(c)
-        return (o * tanh_c, c), (i, f, g, o, tanh_c)
+        return (o * tanh_c, c), (squashed, g, tanh_c)
 
     def pointwise_backward(
         self, dstate: State, saved: Saved, state: State
     ) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:
         dh, dc = dstate
-        i, f, g, o, tanh_c = saved
-        dc = torch.addcmul(dc, dh * o, 1 - tanh_c * tanh_c)  # c' also reaches the loss through h' = o tanh(c')
-        d = torch.cat(
-            [
-                dc * g * i * (1 - i),
-                dc * state[1] * f * (1 - f),
-                dc * i * (1 - g * g),
-                dh * tanh_c * o * (1 - o),
-            ],
-            -1,
-        )
+        squashed, g, tanh_c = saved
+        i, f, _, o = squashed.chunk(4, -1)
+        dc = dc + tanh_backward(dh * o, tanh_c)  # c' also reaches the loss through h' = o tanh(c')
+        d = sigmoid_backward(torch.cat([dc * g, dc * state[1], dc, dh * tanh_c], -1), squashed)
+        d.chunk(4, -1)[2].copy_(tanh_backward(dc * i, g))
         return d, d, (None, dc * f)

@@ -5,7 +5,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-from unrolled.cells.cell import Cell, Saved, State
+from unrolled.cells.cell import Cell, Saved, State, tanh_backward
 
 
 @final
@@ -31,6 +31,5 @@ class RNN(Cell):
         self, dstate: State, saved: Saved, state: State
     ) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:
         (dh,), (h,) = dstate, saved
-        # tanh' = 1 - tanh²; relu' = 1 where the output is positive, as in PyTorch 0 at 0
-        d = dh * (1 - h * h) if self.nonlinearity == "tanh" else dh * (h > 0)
+        d = tanh_backward(dh, h) if self.nonlinearity == "tanh" else dh * (h > 0)  # as in PyTorch, relu'(0) = 0
         return d, d, (None,)
