@@ -2,8 +2,8 @@
 
     python benchmarks/large_file.py ../shared/data/tiny_shakespeare/input.txt --gigabytes 2
 
-Repeats the given text until the file is large enough (in the system's temporary folder, deleted at the end), trains on it from
-the command line, and watches the process. Linux only: it reads /proc.
+Repeats the given text until the file is large enough (in the system's temporary folder, deleted at the end), trains on
+it from the command line, and watches the process. Linux only: it reads /proc.
 """
 
 import argparse
@@ -44,7 +44,16 @@ def main() -> None:
             while file.tell() < arguments.gigabytes * 2**30:
                 file.write(block)
         run = Path(folder) / "run"
-        command = ["train", "language-model", str(large), "--seconds", str(arguments.seconds), "--out", str(run), "--json"]
+        command = [
+            "train",
+            "language-model",
+            str(large),
+            "--seconds",
+            str(arguments.seconds),
+            "--out",
+            str(run),
+            "--json",
+        ]
         begun, first, peaks = time.monotonic(), None, [0]
         process = subprocess.Popen(
             [sys.executable, "-m", "unrolled", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

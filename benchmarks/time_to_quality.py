@@ -1,9 +1,9 @@
-"""Validation loss of a language model after a given time, for each cell: three runs of the command line, one after the other.
+"""Validation loss of a language model after a given time, for each cell: three runs of the command line, in turn.
 
     python benchmarks/time_to_quality.py ../shared/data/tiny_shakespeare/input.txt --seconds 60
 
-Prints a Markdown table of medians with the matrix peak measured before each run, and writes all figures as JSON beside it
-with --json FILE. The machine must be otherwise idle.
+Prints a Markdown table of medians with the matrix peak measured before each run, and with --json FILE writes all
+figures. The machine must be otherwise idle.
 """
 
 import argparse

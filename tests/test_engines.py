@@ -307,8 +307,9 @@ def test_the_choice_of_an_engine() -> None:
         assert engine.name == name
         assert engine_for(name, problem) is engine or engine.refuses(*problem.call)
     for device in ("cpu", "cuda", "mps"):
-        assert set(auto_order(device)) <= set(ENGINES) and auto_order(device)[-1] == "loop"
-    willing = [name for name in auto_order("cpu") if ENGINES[name].refuses(*problem.call) is None]
+        order = auto_order(device, problem.call[0])
+        assert set(order) <= set(ENGINES) and order[-1] == "loop"
+    willing = [name for name in auto_order("cpu", problem.call[0]) if ENGINES[name].refuses(*problem.call) is None]
     assert choose("auto", *problem.call) is ENGINES[willing[0]]
     with pytest.raises(InputError, match="'warp'.*" + ".*".join(ENGINES)) as raised:
         choose("warp", *problem.call)

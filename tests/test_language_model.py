@@ -63,16 +63,16 @@ def test_evaluation_counts_every_prediction_and_every_character(shared_data: Pat
 def test_documents_are_measured_apart(tmp_path: Path, shared_data: Path) -> None:
     """Two documents together cost what they cost alone: no state leaks from one into the next."""
     text = (shared_data / "tiny_shakespeare" / "input.txt").read_text()
-    model = fit_language_model(
-        [shared_data / "korean_text"], options=LanguageModelOptions(hidden=16, steps=5)
-    ).model
+    model = fit_language_model([shared_data / "korean_text"], options=LanguageModelOptions(hidden=16, steps=5)).model
     pair = tmp_path / "pair"
     pair.mkdir()
     alone = []
     for number, part in enumerate((text[:400], text[1000:1300])):
         path = pair / f"{number}.txt"
         path.write_text(part)
-        alone.append(evaluate(model.network, model.tokenizer, tokens_of(model.tokenizer, [path], None, 0.1), model.device))
+        alone.append(
+            evaluate(model.network, model.tokenizer, tokens_of(model.tokenizer, [path], None, 0.1), model.device)
+        )
     together = model.evaluate(pair)["val_loss"]
     expected = (alone[0].metrics["val_loss"] * 399 + alone[1].metrics["val_loss"] * 299) / 698
     assert together == pytest.approx(expected, rel=1e-5)

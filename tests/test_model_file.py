@@ -16,7 +16,7 @@ import torch
 
 import unrolled
 from unrolled.errors import InputError, UnrolledError
-from unrolled.tasks.models import LanguageModel
+from unrolled.tasks.models import LanguageModel, load
 from unrolled.training import checkpoint, files
 
 Make = Callable[..., LanguageModel]
@@ -48,7 +48,6 @@ def test_a_model_comes_back_whole(
     model.save(tmp_path / "model.safetensors")
     for path in (tmp_path / "model.safetensors", tmp_path, str(tmp_path)):  # a file or its folder
         loaded = unrolled.load(path)
-        assert isinstance(loaded, LanguageModel)
         assert loaded.options == model.options
         assert (loaded.metrics, loaded.step) == (model.metrics, 3)
         assert loaded.tokenizer.to_json() == model.tokenizer.to_json()
@@ -105,8 +104,6 @@ def test_files_of_others_are_refused_by_name(model_file: Path, make_model: Make,
     with pytest.raises(InputError, match=r"other\.safetensors is a model for caption-image"):
         unrolled.load(other)
     with pytest.raises(InputError, match=r"is a model for language-model, not for translate"):
-        from unrolled.tasks.models import load
-
         load(model_file, task="translate")
 
     text = json.dumps({**description, "format": files.FORMAT + 1, "something": "new"})
@@ -131,18 +128,16 @@ def test_files_of_others_are_refused_by_name(model_file: Path, make_model: Make,
 
 # Failing writes
 
-FAILURES = ["os.fsync", "os.replace", "pathlib.Path.open"]
+
+def full(*args: object, **keywords: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.mark.parametrize("place", FAILURES)
+@pytest.mark.parametrize("place", ["os.fsync", "os.replace", "pathlib.Path.open"])
 def test_a_failing_write_keeps_the_old_model(
     model_file: Path, make_model: Make, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     before = model_file.read_bytes()
-
-    def full(*args: object, **keywords: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     with monkeypatch.context() as patch:
         patch.setattr(place, full)
         with pytest.raises(
@@ -243,11 +238,9 @@ def kill_at(patch: pytest.MonkeyPatch, count: int) -> list[int]:
         if Path(path).exists():
             Path(path).rmdir()
 
-    for place in ("pathlib.Path.unlink", "pathlib.Path.rmdir", "pathlib.Path.rename", "pathlib.Path.mkdir"):
-        owner, name = Path, place.rsplit(".", 1)[1]
-        patch.setattr(owner, name, dying(getattr(owner, name)))
-    for name in ("replace", "rename", "fsync"):
-        patch.setattr(os, name, dying(getattr(os, name)))
+    for owner, names in ((Path, "unlink rmdir rename mkdir"), (os, "replace rename fsync")):
+        for name in names.split():
+            patch.setattr(owner, name, dying(getattr(owner, name)))
     patch.setattr(shutil, "rmtree", rmtree)
     return changes
 
@@ -295,10 +288,6 @@ def test_a_kill_at_any_instant_leaves_the_old_checkpoint_or_the_new(
 @pytest.mark.parametrize("place", ["os.fsync", "os.replace", "pathlib.Path.rename", "pathlib.Path.mkdir"])
 def test_a_failing_write_keeps_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     save(tmp_path, 7)
-
-    def full(*args: object, **keywords: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     with monkeypatch.context() as patch:
         patch.setattr(place, full)
         with pytest.raises(UnrolledError, match=r"cannot write .*step-.*No space left on device") as raised:

@@ -145,7 +145,11 @@ def test_a_batch_keeps_its_numbers_when_the_stream_goes_on() -> None:
 
 def test_without_steps_a_chunk_is_a_whole_document() -> None:
     assert LaneStream(tokens_of([4, 1, 7, 2]), 1, None).longest == 6
-    assert [list(rows(batch)) for batch in one_pass([4, 1, 7, 2], 1, None)] == [[[0, 1, 2]], [[5, 6, 7, 8, 9, 10]], [[12]]]
+    assert [list(rows(batch)) for batch in one_pass([4, 1, 7, 2], 1, None)] == [
+        [[0, 1, 2]],
+        [[5, 6, 7, 8, 9, 10]],
+        [[12]],
+    ]
 
 
 def test_without_steps_and_documents_a_chunk_is_a_whole_lane() -> None:

@@ -101,7 +101,7 @@ def test_a_kill_between_checkpoints_goes_back_to_the_last_one(
     assert model_hash(tmp_path / "killed") == model_hash(tmp_path / "whole")
     lines = [json.loads(line) for line in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()]
     validated = [line["step"] for line in lines if "val_loss" in line]
-    assert validated == [10, 20, 30, 40, 50]
+    assert validated == [10, 20, 30, 40, 50, 60]
 
 
 @pytest.mark.slow

@@ -283,8 +283,8 @@ def _print_json(values: dict[str, Any]) -> None:
 
 def main() -> None:
     """The `unrolled` command: exits with 0; 1 failure; 2 unusable input; 3 non-finite loss; 130, 143 signals."""
-    # PyTorch's OpenMP threads wait for each other by spinning: beside another busy process a training with small matrices
-    # was 100 times slower, with this spin count 4 times, and alone it costs nothing (results/, 2026-11-23)
+    # PyTorch's OpenMP threads wait for each other by spinning: beside another busy process training with small matrices
+    # was 75 times slower, with this spin count 4 times, and alone it costs nothing (results/, 2026-11-23)
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     arguments = sys.argv[1:]

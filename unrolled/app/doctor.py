@@ -33,7 +33,7 @@ def examine() -> dict[str, Any]:
         "disk_free_gib": round(shutil.disk_usage(".").free / 2**30, 1),
         "compiler": shutil.which("c++") or shutil.which("g++") or shutil.which("clang++"),
         "matrix_gflops": round(_matrix_gflops(device), 1),
-        "auto_order": list(auto_order(device.type)),
+        "auto_order": {cell: list(auto_order(device.type, CELLS[cell])) for cell in CELLS},
         "engines": {name: {cell: _try(name, cell, device) for cell in CELLS} for name in ENGINES},
     }
 
@@ -41,7 +41,8 @@ def examine() -> dict[str, Any]:
 def lines(findings: dict[str, Any]) -> list[str]:
     """The findings for people."""
     shown = [f"{name:16} {value}" for name, value in findings.items() if name not in ("engines", "auto_order")]
-    shown.append(f"{'auto':16} {', '.join(findings['auto_order'])}: the first that accepts a call runs it")
+    shown.append("auto             the first engine that accepts a call runs it, asked in this order:")
+    shown += [f"  {cell:14} {', '.join(order)}" for cell, order in findings["auto_order"].items()]
     shown.append("engines          forward and backward, 64 timesteps × 32 rows × 256 units:")
     for name, cells in findings["engines"].items():
         results = (f"{cell} {r} ms" if isinstance(r, float) else f"{cell}: {r}" for cell, r in cells.items())

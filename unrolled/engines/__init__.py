@@ -9,14 +9,15 @@ from unrolled.errors import InputError, UnrolledError
 
 ENGINES: dict[str, Engine] = {"loop": Loop(), "bptt": Bptt(), "torch": Torch()}
 
-AUTO: dict[str, tuple[str, ...]] = {"cuda": ("torch", "bptt", "loop")}
-"""The order in which `auto` asks the engines, by device; any other device uses `AUTO_ELSEWHERE`."""
-AUTO_ELSEWHERE = ("bptt", "torch", "loop")
+AUTO = ("bptt", "torch", "loop")
+"""The order in which `auto` asks the engines."""
+AUTO_TORCH_FIRST = ("torch", "bptt", "loop")
+"""The order where PyTorch has a fused kernel: cuDNN's for every cell, on the CPU oneDNN's for the LSTM alone."""
 
 
-def auto_order(device: str) -> tuple[str, ...]:
-    """The names of the engines in the order `auto` asks them on a device type ("cpu", "cuda", …)."""
-    return AUTO.get(device, AUTO_ELSEWHERE)
+def auto_order(device: str, cell: Cell) -> tuple[str, ...]:
+    """The names of the engines in the order `auto` asks them, on a device type ("cpu", "cuda", …)."""
+    return AUTO_TORCH_FIRST if device == "cuda" or (device == "cpu" and cell.name == "lstm") else AUTO
 
 
 def choose(name: str, cell: Cell, w: Weights, inputs: Inputs, state: State) -> Engine:
@@ -25,9 +26,8 @@ def choose(name: str, cell: Cell, w: Weights, inputs: Inputs, state: State) -> E
     Raises `InputError` for an unknown name and `UnrolledError` where the named engine refuses.
     """
     if name == "auto":
-        for candidate in auto_order(w.hh.device.type):
-            if ENGINES[candidate].refuses(cell, w, inputs, state) is None:
-                return ENGINES[candidate]
+        order = (ENGINES[candidate] for candidate in auto_order(w.hh.device.type, cell))
+        return next(engine for engine in order if engine.refuses(cell, w, inputs, state) is None)
     if name not in ENGINES:
         raise InputError(f"unknown engine {name!r}: choose one of auto, {', '.join(ENGINES)}")
     engine = ENGINES[name]

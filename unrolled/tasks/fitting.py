@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unrolled import engines
+from unrolled.cells import CELLS
 from unrolled.data import corpus, tokenizers
 from unrolled.data.corpus import Scan, Tokens
 from unrolled.data.sources import TextSource
@@ -227,7 +228,8 @@ def _introduction(task: LanguageModelTask, network: Network, engine: str) -> str
     parameters = sum(p.numel() for p in network.parameters())
     train, val = task.splits["train"], task.splits["val"]
     options = task.options
-    how = f" ({options.engine}: {', '.join(engines.auto_order(task.device.type))})" if options.engine == "auto" else ""
+    order = engines.auto_order(task.device.type, CELLS[options.cell or "lstm"])
+    how = f" (auto: {', '.join(order)})" if options.engine == "auto" and engine != "none" else ""
     shape = f"{options.cell} {options.layers} × {options.hidden}" if engine != "none" else "one_to_one"
     return (
         f"{shape}, {parameters:,} parameters, {task.tokenizer.size} tokens ({options.tokens}); "

@@ -21,7 +21,8 @@ from unrolled.tasks.options import LanguageModelOptions
 from unrolled.topologies import ManyToMany, OneToOne
 from unrolled.training.task import Evaluation
 
-LEARNING_RATES = {"lstm": 4e-3, "gru": 3e-3, "rnn": 2e-3, "rnn_relu": 1e-3}
+LEARNING_RATES = {"lstm": 8e-3, "gru": 3e-3, "rnn": 2e-3, "rnn_relu": 1e-3}
+"""AdamW's peak rate for 256 hidden units. It goes with 1/width (Yang et al. 2022, arXiv:2203.03466), up to 1e-2."""
 ARCHITECTURE = ("cell", "hidden", "layers", "embedding", "topology", "tokens")
 """The options that make a model what it is: with --start-from they come from that model."""
 
@@ -34,11 +35,11 @@ def resolve(options: LanguageModelOptions) -> LanguageModelOptions:
         cell=cell,
         hidden=hidden,
         layers=options.layers or 1,
-        embedding=hidden if options.embedding is None else options.embedding,
+        embedding=min(hidden, 64) if options.embedding is None else options.embedding,
         topology=options.topology or "many_to_many",
         tokens=options.tokens or "char",
         batch=options.batch or 32,
-        lr=options.lr or LEARNING_RATES[cell],
+        lr=options.lr or min(1e-2, LEARNING_RATES[cell] * 256 / hidden),
         seconds=300 if options.seconds is None and options.steps is None else options.seconds,
     )
 

@@ -22,7 +22,7 @@ class LanguageModelOptions(TrainingOptions):
     layers
         Recurrent layers. Default: 1.
     embedding
-        Size of the vectors that tokens become before the first layer; 0 for one-hot. Default: as --hidden.
+        Size of the vectors that tokens become before the first layer; 0 for one-hot. Default: 64, at most --hidden.
     topology
         many_to_many, or one_to_one: the next token from the current one alone, a baseline. Default: many_to_many.
     dropout

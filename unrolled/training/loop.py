@@ -148,7 +148,7 @@ class Trainer:
         if self.run:
             self._save_model(final.metrics)
             self._checkpoint(done=True)
-        self.report({**self._when(), **final.metrics, "best_step": self.validation.best_step})
+        self._log({**self._when(), **final.metrics, "best_step": self.validation.best_step})
         result = self._result(finished=True)
         result.metrics, result.validated = final.metrics, final.size
         result.best_step = self.validation.best_step

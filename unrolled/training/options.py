@@ -22,7 +22,7 @@ class TrainingOptions:
     bptt
         Timesteps of truncated backpropagation through time, or "full" for a whole lane or document.
     lr
-        Peak learning rate of AdamW. Default: chosen for the cell.
+        Peak learning rate of AdamW. Default: chosen for the cell and its width.
     weight_decay
         AdamW's weight decay.
     warmup
@@ -46,7 +46,7 @@ class TrainingOptions:
     seconds: float | None = None
     steps: int | None = None
     batch: int | None = None
-    bptt: str | int = 64
+    bptt: str | int = 32
     lr: float | None = None
     weight_decay: float = 0.01
     warmup: int = 50
