@@ -25,7 +25,7 @@ def test_korean_trains_samples_and_keeps_characters_it_never_saw(
     reviews = (shared_data / "nsmc" / "ratings_dev.tsv").read_text(encoding="utf-8").splitlines()[1:3001]
     text = tmp_path / "reviews.txt"
     text.write_text("\n".join(line.split("\t")[1] for line in reviews), encoding="utf-8")
-    fitted = fit_language_model([text], options=LanguageModelOptions(tokens=tokens, hidden=64, steps=60, lr=1e-2))
+    fitted = fit_language_model([text], options=LanguageModelOptions(tokens=tokens, hidden=64, steps=150, lr=1e-2))
     model = fitted.model
     size = len(set(text.read_text(encoding="utf-8")))
     assert fitted.result.metrics["val_loss"] < 0.85 * math.log(size)  # has learned something

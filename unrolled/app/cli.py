@@ -1,5 +1,6 @@
 """The command line. No torch is imported before a command that needs it runs."""
 
+import io
 import json
 import math
 import os
@@ -287,6 +288,9 @@ def main() -> None:
     # was 75 times slower, with this spin count 4 times, and alone it costs nothing (results/, 2026-11-23)
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that is not UTF-8 gets escapes, not a crash
+            stream.reconfigure(errors="backslashreplace")
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
@@ -312,6 +316,11 @@ def main() -> None:
             raise
         where = f" ({error.filename})" if error.filename else ""
         _fail(f"{error.strerror or error}{where}", 1)
+    except Exception as error:  # noqa: BLE001 (the last resort: a sentence instead of a traceback)
+        if debug:
+            raise
+        reason = (str(error).strip() or "no reason given").splitlines()[0]
+        _fail(f"{type(error).__name__}: {reason} (run it again with --debug for the whole story)", 1)
 
 
 def _usage(error: CycloptsError) -> str:

@@ -31,6 +31,7 @@ def library_source() -> list[Path]:
 
 def run_demo(seconds: float, out: Path, overwrite: bool, clock: Clock, stop: Callable[[int], bool]) -> dict[str, float]:
     """Train the baseline and an LSTM on the same text, print both beside xz. Returns bits a character."""
+    options = LanguageModelOptions(seconds=seconds, cell="lstm", hidden=256)
     Run.check(out, overwrite)
     files = library_source()
     size = sum(f.stat().st_size for f in files)
@@ -48,7 +49,7 @@ def run_demo(seconds: float, out: Path, overwrite: bool, clock: Clock, stop: Cal
     _say("\n2. With memory: an LSTM, its state carried from chunk to chunk.")
     fitted = fit_language_model(
         files,
-        options=LanguageModelOptions(seconds=seconds, cell="lstm", hidden=256),
+        options=options,
         out=out,
         overwrite=overwrite,
         clock=clock,

@@ -5,6 +5,7 @@ training part, once to encode it into a temporary file that the operating system
 """
 
 import hashlib
+import itertools
 import tempfile
 from typing import NamedTuple
 
@@ -40,10 +41,13 @@ class Tokens(NamedTuple):
 
 def scan(source: TextSource) -> Scan:
     """Read everything once. Raises `InputError` where it is not UTF-8 text."""
-    digest, total, blocks = hashlib.sha256(), 0, []
+    digest, total, blocks, document = hashlib.sha256(), 0, [], -1
     for block in source.blocks():
         data = block.text.encode()
-        digest.update(b"%d:" % block.document + data)
+        if block.document != document:
+            document = block.document
+            digest.update(b"document %d\0" % document)  # no text holds a zero byte, so this cannot be part of one
+        digest.update(data)
         codes = np.frombuffer(
             data if block.text.isascii() else block.text.encode("utf-32-le"),
             dtype=np.uint8 if block.text.isascii() else "<u4",
@@ -62,9 +66,11 @@ def make_tokenizer(kind: str, source: TextSource, scanned: Scan, characters: int
     if kind != "char":
         raise InputError(f"unknown tokens {kind!r}: choose char or byte")
     seen, done = np.zeros(0x110000, dtype=bool), 0
-    for (count, codes), block in zip(scanned.blocks, source.blocks(), strict=True):
+    for number, (count, codes) in enumerate(scanned.blocks):
         if done + count > characters:
-            seen[[ord(c) for c in set(block.text[: characters - done])]] = True
+            if not seen[codes].all():  # the split falls into this block, and it has something new: on which side?
+                block = next(itertools.islice(source.blocks(), number, None))
+                seen[[ord(c) for c in set(block.text[: characters - done])]] = True
             break
         seen[codes] = True
         done += count
@@ -89,7 +95,7 @@ def encode(source: TextSource, tokenizer: Tokenizer, split: int | None = None) -
                     documents.append(written)
                 head = len(block.text) if split is None or cut is not None else split - characters
                 for text in (block.text[:head], block.text[head:]):
-                    if text is not block.text and cut is None and characters == split:
+                    if cut is None and characters == split:
                         cut = written
                     ids = tokenizer.encode(text).astype(kind)
                     file.write(ids.tobytes())

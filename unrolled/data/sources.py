@@ -64,15 +64,23 @@ class TextSource:
         """The text, checked: raises `InputError` with file and byte where it is not UTF-8 or looks binary."""
         for number, path in enumerate(self.documents):
             offset, rest = 0, b""
-            with path.open("rb") as file:
-                while data := file.read(BLOCK):
-                    data = rest + data
-                    cut = len(data) - _unfinished(data)
-                    yield Block(number, _checked(path, data[:cut], offset))
-                    offset += cut
-                    rest = data[cut:]
+            for data in _read(path):
+                data = rest + data
+                cut = len(data) - _unfinished(data)
+                yield Block(number, _checked(path, data[:cut], offset))
+                offset += cut
+                rest = data[cut:]
             if rest:
                 _checked(path, rest, offset)  # a character that the end of the file cuts in two: raises
+
+
+def _read(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            while data := file.read(BLOCK):
+                yield data
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _checked(path: Path, data: bytes, offset: int) -> str:

@@ -5,7 +5,6 @@ back exactly. What a model emits need not be valid UTF-8 (a byte model can stop 
 `TextDecoder` turns such places into U+FFFD, so what is shown always is.
 """
 
-import codecs
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -135,7 +134,6 @@ class TextDecoder:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self._pending: list[int] = []
-        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def feed(self, token: int) -> str:
         """The text that this token completes; empty inside a character."""

@@ -46,6 +46,7 @@ def probabilities(scores: Tensor, how: Sampling) -> Tensor:
     scores = scores.double()
     if how.temperature == 0:
         return torch.nn.functional.one_hot(scores.argmax(-1), scores.shape[-1]).double()
+    scores = scores - scores.amax(-1, keepdim=True)  # so that no temperature, however small, divides into infinity
     p = torch.softmax(scores / how.temperature, -1)
     if how.top_k and how.top_k < p.shape[-1]:
         # sorted stably, so that of equal scores the lower token number is kept
@@ -64,9 +65,7 @@ def probabilities(scores: Tensor, how: Sampling) -> Tensor:
 def draw(p: Tensor, u: Tensor) -> Tensor:
     """The tokens (B,) at which the cumulated p (B, V) first exceeds u (B,) in [0, 1); float64."""
     cumulated = p.cumsum(-1)
-    total = cumulated[..., -1:]
-    at = torch.minimum(u[..., None] * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cumulated, at, right=True).squeeze(-1)
+    return torch.searchsorted(cumulated, u[..., None] * cumulated[..., -1:], right=True).squeeze(-1)
 
 
 def generate(

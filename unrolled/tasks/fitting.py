@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,7 +68,7 @@ def fit_language_model(
     """Train a language model. `out`: the run folder, None for memory alone; `watch`: shown the model on the way."""
     clock = clock or Clock()
     if out is not None:
-        Run.check(out, overwrite)
+        Run.check(out, overwrite, keep=[Path(p) for p in (*paths, val, start_from) if p is not None])
     device = pick_device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -82,19 +81,19 @@ def fit_language_model(
     _check_full(task)
     for note in prepared.notes:
         report({"note": note})
-    run = None
-    if out is not None:
-        config = {
-            "task": task.name,
-            "data": [str(Path(p).resolve()) for p in paths],
-            "val": None if val is None else str(Path(val).resolve()),
-            "sha256": [s.sha256 for s in prepared.scans],
-            "options": asdict(options),
-            "vocabulary": prepared.tokenizer.to_json(),
-        }
-        run = Run.create(out, config, overwrite)
+    config = {
+        "task": task.name,
+        "data": [str(Path(p).resolve()) for p in paths],
+        "val": None if val is None else str(Path(val).resolve()),
+        "sha256": [s.sha256 for s in prepared.scans],
+        "options": asdict(options),
+        "vocabulary": prepared.tokenizer.to_json(),
+    }
     weights = start.network.state_dict() if start else None
-    return _train(task, clock, run, report, stop, start=weights, watch=watch)
+    trainer = _trainer(task, clock, report, stop, start=weights)
+    if out is not None:  # last of all: until here a mistake costs nothing
+        trainer.run = Run.create(out, config, overwrite)
+    return _fitted(trainer, task, watch)
 
 
 def resume_language_model(
@@ -122,7 +121,10 @@ def resume_language_model(
     if [s.sha256 for s in prepared.scans] != config["sha256"]:
         raise InputError(f"the text of {folder} has changed since its training began: put it back, or train again")
     task = LanguageModelTask(replace(options, engine=description["engine"]), tokenizer, prepared.splits, device)
-    return _train(task, clock, run, report, stop, restore=(tensors, description))
+    trainer = _trainer(task, clock, report, stop)
+    trainer.run = run
+    trainer.restore(tensors, description)
+    return _fitted(trainer, task)
 
 
 def prepare(
@@ -173,24 +175,17 @@ def pick_device(name: str | None) -> torch.device:
     """The device called `name`; None: CUDA where there is one."""
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()  # the "meta" device, for one, holds no numbers
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"the device {name} cannot be used ({reason}): choose --device cpu") from error
     return device
 
 
-def _train(
-    task: LanguageModelTask,
-    clock: Clock,
-    run: Run | None,
-    report: Report,
-    stop: Stop,
-    *,
-    start: dict[str, Tensor] | None = None,
-    restore: tuple[dict[str, Tensor], dict[str, Any]] | None = None,
-    watch: Callable[[LanguageModel], None] | None = None,
-) -> Fitted:
+def _trainer(
+    task: LanguageModelTask, clock: Clock, report: Report, stop: Stop, start: dict[str, Tensor] | None = None
+) -> Trainer:
+    """A trainer that is ready to begin; it has no run folder yet."""
     options = task.options
     assert options.lr
     trainer = Trainer(
@@ -198,25 +193,32 @@ def _train(
         options,
         learning_rate=options.lr,
         device=task.device,
-        run=run,
         clock=clock,
         report=report,
         stop=stop,
         start=start,
     )
-    network = trainer.model
-    assert isinstance(network, Network)
-    engine = network.engine_name()
+    engine = _network(trainer).engine_name()
     trainer.place = {"engine": engine, "threads": torch.get_num_threads(), "device": str(task.device)}
+    return trainer
+
+
+def _fitted(trainer: Trainer, task: LanguageModelTask, watch: Callable[[LanguageModel], None] | None = None) -> Fitted:
+    """Train, and return the best model."""
+    network = _network(trainer)
+    trainer.report({"note": _introduction(task, network, trainer.place["engine"])})
+    if trainer.step:
+        trainer.report({"note": f"resumed at step {trainer.step:,}"})
     if watch is not None:
-        trainer.watch = lambda module: _show(watch, LanguageModel(network, task.tokenizer, options))
-    report({"note": _introduction(task, network, engine)})
-    if restore is not None:
-        trainer.restore(*restore)
-        report({"note": f"resumed at step {trainer.step:,}"})
+        trainer.watch = lambda module: _show(watch, LanguageModel(network, task.tokenizer, task.options))
     result = trainer.train()
-    model = LanguageModel(network, task.tokenizer, options, result.metrics, result.best_step)
-    return Fitted(model, result, engine, run)
+    model = LanguageModel(network, task.tokenizer, task.options, result.metrics, result.best_step)
+    return Fitted(model, result, trainer.place["engine"], trainer.run)
+
+
+def _network(trainer: Trainer) -> Network:
+    assert isinstance(trainer.model, Network)
+    return trainer.model
 
 
 def _show(watch: Callable[[LanguageModel], None], model: LanguageModel) -> None:

@@ -102,28 +102,28 @@ class LanguageModel:
     def _generate(
         self, prompt: str, length: int, seeds: Sequence[int], stop: str | None, how: Sampling
     ) -> Iterator[tuple[int, str]]:
-        """Pieces of text, each with its row."""
+        """Pieces of text, each with its row. What is wrong with the request is said here, before the first piece."""
         if length < 0:
             raise InputError(f"--length is {length}: it must be at least 0")
         if not seeds or min(seeds) < 0:
             raise InputError("--seed and --samples must be at least 0 and 1")
-        rows = [_Row(self.tokenizer, stop, length) for _ in seeds]
-        if length == 0:
-            return
-        with torch.no_grad():
-            scores, state = self._read(prompt or "\n", len(rows))
+        scores, state = self._read(prompt or "\n", len(seeds))
         stream = generate(self._step, scores, state, how, list(seeds))
-        for tokens in stream:
+        return self._pieces(stream, [_Row(self.tokenizer, stop, length) for _ in seeds])
+
+    @staticmethod
+    def _pieces(stream: Iterator[list[int]], rows: "list[_Row]") -> Iterator[tuple[int, str]]:
+        while not all(row.ended for row in rows):
+            tokens = next(stream)
             for number, (row, token) in enumerate(zip(rows, tokens, strict=True)):
                 if text := row.feed(token):
                     yield number, text
-            if all(row.ended for row in rows):
-                return
 
     @torch.no_grad()
     def _step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         return self.network.step(tokens, state)
 
+    @torch.no_grad()
     def _read(self, prompt: str, rows: int) -> tuple[Tensor, State]:
         """The scores (B, V) after the prompt, and the state."""
         tokens = torch.from_numpy(self.tokenizer.encode(prompt)).to(self.device)
@@ -137,7 +137,7 @@ class _Row:
     """The text of one sample as its tokens come."""
 
     def __init__(self, tokenizer: Tokenizer, stop: str | None, length: int) -> None:
-        self.decoder, self.stop, self.left, self.ended = TextDecoder(tokenizer), StopAt(stop), length, False
+        self.decoder, self.stop, self.left, self.ended = TextDecoder(tokenizer), StopAt(stop), length, length == 0
 
     def feed(self, token: int) -> str:
         if self.ended:
@@ -162,9 +162,9 @@ def load(
     """
     tensors, description = files.load_model(Path(path))
     found = description["task"]
-    if found not in MODELS:
-        raise InputError(f"{path} is a model for {found}, which this version of unrolled does not know: update it")
     if task is not None and found != task:
         raise InputError(f"{path} is a model for {found}, not for {task}: name a model of that task")
+    if found not in MODELS:
+        raise InputError(f"{path} is a model for {found}, which this version of unrolled does not know: update it")
     model = MODELS[found].from_file(tensors, description)
     return model.to(device) if device is not None else model

@@ -7,6 +7,7 @@ only then is its predecessor removed, so a kill at any instant leaves the old on
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,10 +20,14 @@ from torch import Tensor
 from unrolled.errors import InputError, UnrolledError
 from unrolled.training import files
 
+NAME = re.compile(r"step-(\d+)(?:\.(\d+))?")
+
 
 def save(folder: Path, step: int, tensors: Mapping[str, Tensor], description: dict[str, Any]) -> Path:
-    """Write `folder/step-N` and remove older ones."""
-    target = folder / f"step-{step}"
+    """Write `folder/step-N` and remove older ones. A second of the same step is `step-N.1`, then `step-N.2`, …"""
+    newest = latest(folder)
+    again = newest is not None and _order(newest)[0] == step
+    target = folder / (f"step-{step}.{_order(newest)[1] + 1}" if newest and again else f"step-{step}")
     unfinished = folder / ".step-unfinished"
     contents = {
         "tensors.safetensors": files.tensors_to_bytes(tensors),
@@ -35,23 +40,21 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], description: di
         for name, data in contents.items():
             files.write(unfinished / name, data)
         files.write(unfinished / "manifest.json", json.dumps(manifest).encode())
-        if target.exists():
-            shutil.rmtree(target)
         unfinished.rename(target)
         files.sync_folder(folder)
+        for old in _all(folder):
+            if old != target:
+                shutil.rmtree(old)
     except OSError as error:
         raise UnrolledError(
-            f"cannot write the checkpoint {target}: {error.strerror}; the one before it is kept"
+            f"cannot write the checkpoint {target}: {error.strerror or error}; the one before it is kept"
         ) from error
-    for old in _all(folder):
-        if old != target:
-            shutil.rmtree(old)
     return target
 
 
 def latest(folder: Path) -> Path | None:
     """The newest checkpoint of a run folder."""
-    return max(_all(folder), key=_step, default=None)
+    return max(_all(folder), key=_order, default=None)
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -116,8 +119,11 @@ def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _all(folder: Path) -> list[Path]:
-    return [p for p in folder.glob("step-*") if p.name[5:].isdigit()]
+    return [path for path in folder.glob("step-*") if NAME.fullmatch(path.name)]
 
 
-def _step(path: Path) -> int:
-    return int(path.name[5:])
+def _order(path: Path) -> tuple[int, int]:
+    """Step and generation."""
+    match = NAME.fullmatch(path.name)
+    assert match
+    return int(match[1]), int(match[2] or 0)

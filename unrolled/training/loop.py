@@ -43,9 +43,9 @@ class Result:
 class Trainer:
     """Trains a task's model; the same numbers whether it is stopped and resumed on the way or not (under `steps`).
 
-    run: where checkpoints, metrics and the best model go; None keeps all in memory. report: called with each line of
-    metrics. stop: asked before each update with the number of updates so far; True ends the training with a checkpoint.
-    watch: called with the model after each interim validation; it must draw no random numbers from PyTorch.
+    report: called with each line of metrics. stop: asked before each update with the number of updates so far; True
+    ends the training with a checkpoint. watch: called with the model after each interim validation; it must draw no
+    random numbers from PyTorch.
     """
 
     def __init__(
@@ -55,14 +55,15 @@ class Trainer:
         *,
         learning_rate: float,
         device: torch.device,
-        run: Run | None = None,
         clock: Clock | None = None,
         report: Report = lambda line: None,
         stop: Stop = lambda step: False,
         watch: Callable[[nn.Module], None] = lambda model: None,
         start: dict[str, Tensor] | None = None,
     ) -> None:
-        self.task, self.options, self.run, self.report, self.stop = task, options, run, report, stop
+        self.task, self.options, self.report, self.stop = task, options, report, stop
+        self.run: Run | None = None
+        """Where checkpoints, metrics and the best model go; None keeps all in memory."""
         self.device, self.watch = device, watch
         self.clock = clock or Clock()
         torch.manual_seed(options.seed)
@@ -220,6 +221,7 @@ class Trainer:
             "tokens": self.tokens,
             "seconds": self.clock.elapsed(),
             "training_seconds": self.training_seconds,
+            "begin": self.schedule.begin,
             "validated_at": self.validation.steps,
             "has_state": self.state is not None,
             "cursor": self.stream.cursor(),
@@ -237,7 +239,7 @@ class Trainer:
             self.state = tuple(state[str(i)].to(self.device) for i in range(len(state)))
         self.step, self.tokens = description["step"], description["tokens"]
         self.training_seconds = description["training_seconds"]
-        self.clock.before = description["seconds"]
+        self.clock.before, self.schedule.begin = description["seconds"], description["begin"]
         weights, kept = files.load_model(self.run.model)
         self.validation.remember(weights, kept, description["validated_at"])
         self.run.forget_after(self.step)

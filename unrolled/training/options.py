@@ -65,6 +65,11 @@ class TrainingOptions:
             self._at_least(name, above=0)
         for name in ("weight_decay", "warmup", "clip", "patience"):
             self._at_least(name, low=0)
+        for name in ("lr", "seconds", "clip", "weight_decay"):
+            if getattr(self, name) == float("inf"):
+                raise InputError(f"--{name.replace('_', '-')} is infinite: give a number")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"--seed is {self.seed}: it must be from 0 to 2^63 - 1")
         if self.bptt != "full":
             if not str(self.bptt).isdigit() or int(self.bptt) < 1:
                 raise InputError(f"--bptt is {self.bptt!r}: give a number of timesteps from 1, or full")

@@ -8,6 +8,7 @@ RUN/step-N/              the newest checkpoint
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,18 @@ class Run:
         return self.folder / "metrics.jsonl"
 
     @staticmethod
-    def check(folder: Path, overwrite: bool) -> None:
-        """Raise `InputError` where `create` would refuse: an existing place is never overwritten by accident."""
+    def check(folder: Path, overwrite: bool, keep: Sequence[Path] = ()) -> None:
+        """Raise `InputError` where `create` would refuse: an existing place is never overwritten by accident, and never
+        if one of the files to `keep`, which the training reads, lies in it."""
         if not folder.exists():
             return
         if not overwrite:
             raise InputError(f"{folder} exists already: choose another --out, or add --overwrite to replace that run")
         if not folder.is_dir() or (any(folder.iterdir()) and not (folder / "run.json").exists()):
             raise InputError(f"{folder} is not a run folder, so --overwrite does not replace it: choose another --out")
+        for path in keep:
+            if path.resolve().is_relative_to(folder.resolve()):
+                raise InputError(f"{path} lies in {folder}, which --overwrite would delete: choose another --out")
 
     @classmethod
     def create(cls, folder: Path, config: dict[str, Any], overwrite: bool = False) -> "Run":
@@ -48,7 +53,7 @@ class Run:
             folder.mkdir(parents=True)
         except OSError as error:
             raise UnrolledError(
-                f"cannot create the run folder {folder}: {error.strerror}; choose another --out"
+                f"cannot create the run folder {folder}: {error.strerror or error}; choose another --out"
             ) from error
         run = cls(folder)
         files.write(folder / "run.json", json.dumps(config, indent=1, ensure_ascii=False).encode())
@@ -63,6 +68,11 @@ class Run:
             raise InputError(f"{folder} is not a run folder: it has no run.json") from None
         except (OSError, ValueError) as error:
             raise InputError(f"cannot read {folder / 'run.json'} ({error}): the run cannot be resumed") from error
+        if (
+            not isinstance(config, dict)
+            or not {"task", "data", "val", "sha256", "options", "vocabulary"} <= config.keys()
+        ):
+            raise InputError(f"{folder / 'run.json'} is damaged: the run cannot be resumed, but its model can be used")
         return cls(folder), config
 
     @staticmethod

@@ -1,10 +1,12 @@
 """When to validate, how much of the validation data, and which model is the best."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
+from unrolled.errors import NonFiniteError
 from unrolled.training.schedule import Schedule
 from unrolled.training.task import Evaluation, Task
 
@@ -51,6 +53,8 @@ class Validation:
         if not self._probed:
             self._budget(model)
         result, took = self._measure(model, self._interim)
+        if not math.isfinite(result.metrics[self.task.monitor[0]]):  # the last update has spoilt the weights
+            raise NonFiniteError(f"{self.task.monitor[0]} is not finite at step {step}: lower --lr")
         self.steps.append(step)
         if self._is_better(result):
             self.best, self.best_step = result, step
