@@ -122,3 +122,21 @@ def test_the_split_is_the_last_tenth_of_the_text(shared_data: Path) -> None:
     text = source.documents[0].read_text()
     assert (len(train.ids), len(val.ids)) == (1_003_854, 111_540)
     assert decode(tokenizer, val.ids) == text[cut:]
+
+
+def test_a_model_writes_only_what_it_was_trained_on(shared_data: Path) -> None:
+    """The tokens that spell unseen characters are never trained, and a cold start must not draw them."""
+    model = fit_language_model(
+        [shared_data / "tiny_shakespeare" / "input.txt"], options=LanguageModelOptions(hidden=32, steps=20)
+    ).model
+    with torch.no_grad():  # the worst case: the model is sure of a token that it was never trained on
+        model.network.topology.output.bias[model.tokenizer.trained :] += 50
+    for seed in range(5):
+        assert set(model.sample("ROMEO:", length=80, seed=seed)) <= set(model.tokenizer.to_json()["characters"])
+
+
+def test_a_prompt_is_the_beginning_of_a_line(shared_data: Path) -> None:
+    model = fit_language_model(
+        [shared_data / "tiny_shakespeare" / "input.txt"], options=LanguageModelOptions(hidden=32, steps=20)
+    ).model
+    assert model.sample("\nROMEO:", length=40, seed=3) == "\n" + model.sample("ROMEO:", length=40, seed=3)

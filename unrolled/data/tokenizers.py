@@ -19,6 +19,8 @@ class Tokenizer(Protocol):
     kind: str
     size: int
     """How many tokens there are."""
+    trained: int
+    """Tokens below this number can occur in a training text; a model never writes one that is not."""
     starts: np.ndarray
     """(size,) booleans: does this token begin a character. Summed over a text it counts characters."""
 
@@ -42,7 +44,7 @@ class ByteTokenizer:
     """
 
     kind = "byte"
-    size = 256
+    size = trained = 256
 
     def __init__(self) -> None:
         byte = np.arange(256)
@@ -77,8 +79,7 @@ class CharTokenizer:
         codes = sorted({ord(c) for c in characters})
         self.characters = "".join(map(chr, codes))
         known = len(codes)
-        self.size = known + 32
-        self._known = known
+        self.size, self.trained = known + 32, known
         self._ids = np.full(CODE_POINTS, -1, dtype=np.int32)
         self._ids[codes] = np.arange(known)
         half = np.arange(16)
@@ -103,14 +104,14 @@ class CharTokenizer:
         return out
 
     def _spell(self, character: str) -> list[int]:
-        pairs = ((self._known + (b >> 4), self._known + 16 + (b & 15)) for b in character.encode())
+        pairs = ((self.trained + (b >> 4), self.trained + 16 + (b & 15)) for b in character.encode())
         return [token for pair in pairs for token in pair]
 
     def to_bytes(self, tokens: Iterable[int]) -> bytes:
         out = bytearray()
         high: int | None = None
         for token in tokens:
-            half = token - self._known
+            half = token - self.trained
             if half >= 16 and high is not None:
                 out.append(high << 4 | half - 16)
                 high = None

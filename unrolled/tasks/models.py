@@ -80,7 +80,9 @@ class LanguageModel:
         return evaluate(self.network, self.tokenizer, tokens, self.device).metrics
 
     def sample(self, prompt: str = "", length: int = 500, *, seed: int = 0, stop: str | None = None, **how: Any) -> str:
-        """The prompt and up to `length` characters that follow it; `how`: temperature, top_k, top_p, min_p."""
+        """The prompt and up to `length` characters that follow it; `how`: temperature, top_k, top_p, min_p.
+
+        The prompt is read as the beginning of a line, and only characters of the training text are written."""
         return prompt + "".join(self.stream(prompt, length, seed=seed, stop=stop, **how))
 
     def sample_many(
@@ -107,7 +109,7 @@ class LanguageModel:
             raise InputError(f"--length is {length}: it must be at least 0")
         if not seeds or min(seeds) < 0:
             raise InputError("--seed and --samples must be at least 0 and 1")
-        scores, state = self._read(prompt or "\n", len(seeds))
+        scores, state = self._read(self._opening(prompt), len(seeds))
         stream = generate(self._step, scores, state, how, list(seeds))
         return self._pieces(stream, [_Row(self.tokenizer, stop, length) for _ in seeds])
 
@@ -121,7 +123,17 @@ class LanguageModel:
 
     @torch.no_grad()
     def _step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        return self.network.step(tokens, state)
+        scores, state = self.network.step(tokens, state)
+        return scores[:, : self.tokenizer.trained], state
+
+    def _opening(self, prompt: str) -> str:
+        """The prompt as the beginning of a line: training hardly ever begins without a past, so a model that is given
+        the first letter without one is on unknown ground. Where the vocabulary has no newline, the prompt alone."""
+        self.tokenizer.encode(prompt)  # says where a prompt is not Unicode, counted in the prompt
+        newline = int(self.tokenizer.encode("\n")[0])
+        if newline < self.tokenizer.trained:
+            return prompt if prompt.startswith("\n") else "\n" + prompt
+        return prompt or self.tokenizer.to_bytes([0]).decode()
 
     @torch.no_grad()
     def _read(self, prompt: str, rows: int) -> tuple[Tensor, State]:
@@ -130,7 +142,7 @@ class LanguageModel:
         state = self.network.topology.initial_state(1)
         for chunk in tokens.split(1024):
             scores, state = self.network.topology(Inputs(chunk[:, None], self.network.table), state)
-        return scores[-1].expand(rows, -1), tuple(s.expand(-1, rows, -1) for s in state)
+        return scores[-1, :, : self.tokenizer.trained].expand(rows, -1), tuple(s.expand(-1, rows, -1) for s in state)
 
 
 class _Row:
