@@ -96,7 +96,6 @@ class LanguageModelTask:
 
     name = "language-model"
     monitor = ("val_loss", "min")
-    unit = "characters"  # counted as tokens, which differ only where a character takes several
 
     def __init__(
         self, options: LanguageModelOptions, tokenizer: Tokenizer, splits: dict[str, Tokens], device: torch.device

@@ -30,8 +30,6 @@ class Task(Protocol):
     name: str
     monitor: tuple[str, str]
     """The metric that says which model is best, and whether "min" or "max" is."""
-    unit: str
-    """What `size` counts, for messages."""
 
     def model(self) -> nn.Module:
         """A new model. Its forward(batch, state) returns (loss, state); state is a tuple of tensors."""
