@@ -1,0 +1,1 @@
+"""Compiled kernels: C++ sources, and what builds and loads them."""
