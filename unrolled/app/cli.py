@@ -32,6 +32,7 @@ app = App(
 )
 train = App(name="train", help="Train a model.")
 app.command(train)
+app.command("unrolled.app.bench.command:bench", name="bench", help="Measure it beside PyTorch and ONNX Runtime.")
 
 
 @Parameter(name="*")
