@@ -24,7 +24,7 @@ def bench(
     Parameters
     ----------
     suite
-        training, small or all.
+        training, small, generation or all.
     out
         Folder for bench.md, bench.json and, where matplotlib is installed, roofline.png.
     engine

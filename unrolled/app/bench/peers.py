@@ -76,7 +76,7 @@ class TorchTraining:
             self.step += 1
 
 
-def compiled(model: TorchModel, chunks: list[Any], state: State) -> tuple[TorchTraining, float]:
+def compiled_training(model: TorchModel, chunks: list[Any], state: State) -> tuple[TorchTraining, float]:
     """The same under `torch.compile`, and the seconds that compiling took (with one step)."""
     torch.compiler.reset()  # else earlier sizes use up the number of recompilations, and eager code runs unsaid
     training = TorchTraining(torch.compile(model), list(model.parameters()), chunks, state)

@@ -97,11 +97,39 @@ def _plain(title: str) -> Callable[[dict[str, Any]], str]:
     return section
 
 
+def _generation(found: dict[str, Any]) -> str:
+    rows, names = found["rows"], _contenders(found["rows"])
+    table = _table(
+        ["", "rows", *(f"{name}, chars/s" for name in names), "× best peer"],
+        (
+            [
+                _what(row),
+                str(row["batch"]),
+                *(_speed(row, name) + _variant(row, name) for name in names),
+                f"**{row['ratio']:.2f}**",
+            ]
+            for row in rows
+        ),
+    )
+    means = " and ".join(
+        f"{mean:.2f} with {name.rpartition('_')[2]} rows"
+        for name, mean in found.items()
+        if name.startswith("geometric_mean")
+    ).replace("1 rows", "1 row")
+    return f"## Generation, temperature 1, 65 characters\n\n{table}\n\nGeometric means: {means}.{_missing(rows)}"
+
+
+def _variant(row: Row, name: str) -> str:
+    variant = row["contenders"].get(name, {}).get("variant")
+    return f" ({variant})".replace(" 1 threads", " 1 thread") if variant else ""
+
+
 SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "training": _training,
     "layers": _plain("The layers alone, forward and backward"),
     "small_training": _plain("Small work: training step"),
     "small_layers": _plain("Small work: the layers alone, forward and backward"),
+    "generation": _generation,
 }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from unrolled.app.bench.measure import FULL, QUICK, Effort
 from unrolled.errors import InputError
 
-SUITES = ("training", "small")
+SUITES = ("training", "small", "generation")
 Say = Callable[[str], None]
 
 
@@ -44,6 +44,10 @@ def run(
 
 
 def _suite(name: str) -> Callable[[Effort, str, Say], dict[str, Any]]:
-    from unrolled.app.bench import training
+    from unrolled.app.bench import generation, training
 
-    return {"training": training.training_suite, "small": training.small_suite}[name]
+    return {
+        "training": training.training_suite,
+        "small": training.small_suite,
+        "generation": generation.generation_suite,
+    }[name]

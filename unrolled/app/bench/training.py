@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import unrolled.nn as ours
 from unrolled.app.bench.machine import matrix_products, peak_gflops
 from unrolled.app.bench.measure import Contender, Effort, Timing, alternate, compare, geometric_mean
-from unrolled.app.bench.peers import GATES, LAYERS, TorchModel, TorchTraining, compiled, with_weights_of
+from unrolled.app.bench.peers import GATES, LAYERS, TorchModel, TorchTraining, compiled_training, with_weights_of
 from unrolled.data.streams import Batch
 from unrolled.errors import UnrolledError
 from unrolled.tasks.language_model import Network
@@ -186,10 +186,10 @@ def training_row(
         missing[COMPILED] = "--quick leaves it out, since compiling takes longer than all the rest"
     elif full:
         try:
-            work, row["compile_seconds"] = compiled(to_compile, chunks, state)
+            work, row["compile_seconds"] = compiled_training(to_compile, chunks, state)
             contenders.append(Contender(COMPILED, work))
         except Exception as error:  # noqa: BLE001 (whatever stops the compiler is told in the result)
-            missing[COMPILED] = _first_line(error)
+            missing[COMPILED] = first_line(error)
     row |= {"engine": network.engine_name(), "not_measured": missing}
     return row | _speeds(row, alternate(contenders, effort), full)
 
@@ -220,7 +220,7 @@ def _train(model: TorchModel, chunks: list[Batch], state: tuple[Tensor, ...]) ->
     return TorchTraining(model, list(model.parameters()), chunks, state)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (f"{type(error).__name__}: {error}".strip().splitlines() or [type(error).__name__])[0]
 
 
