@@ -35,6 +35,7 @@ def forked(act):
     child = os.fork()
     if child:
         return child
+    signal.alarm(200)  # nobody is left to end it if the parent is killed
     code = 1
     try:
         act()
