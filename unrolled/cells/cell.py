@@ -58,6 +58,11 @@ class Inputs(NamedTuple):
     def is_tokens(self) -> bool:
         return not self.x.is_floating_point()
 
+    @property
+    def pays_to_look_up(self) -> bool:
+        """Tokens, and no more rows in the table than tokens: projecting the table once is cheaper."""
+        return self.is_tokens and (self.table is None or len(self.table) <= self.x.numel())
+
     def at(self, t: int) -> "Inputs":
         """The inputs of timestep t."""
         return self._replace(x=self.x[t])
@@ -105,14 +110,17 @@ class Cell(ABC):
         tokens, the whole table is projected once and rows are gathered; otherwise rows are gathered, then projected.
         The numbers are the same either way.
         """
-        if inputs.is_tokens and inputs.table is None:
-            one_hot = w.ih.t() if w.bias_ih is None else w.ih.t() + w.bias_ih
-            xg = F.embedding(inputs.x, one_hot)
-        elif inputs.is_tokens and inputs.table is not None and len(inputs.table) <= inputs.x.numel():
-            xg = F.embedding(inputs.x, F.linear(inputs.table, w.ih, w.bias_ih))
+        if inputs.pays_to_look_up:
+            xg = F.embedding(inputs.x, self.project_table(w, inputs.table))
         else:
             xg = F.linear(inputs.dense(w), w.ih, w.bias_ih)
         return xg if inputs.constant is None else xg + inputs.constant
+
+    def project_table(self, w: Weights, table: Tensor | None) -> Tensor:
+        """The input part (V, G*H) of every token, bias_ih included; without a table tokens are one-hot."""
+        if table is not None:
+            return F.linear(table, w.ih, w.bias_ih)
+        return w.ih.t() if w.bias_ih is None else w.ih.t() + w.bias_ih
 
     def step(self, w: Weights, x_t: Inputs, state: State) -> State:
         """One timestep; x_t holds floats (B, I) or tokens (B,). What sampling, beam search and streaming use."""

@@ -4,10 +4,11 @@ from unrolled.cells import Cell, Inputs, State, Weights
 from unrolled.engines.aten import Torch
 from unrolled.engines.bptt import Bptt
 from unrolled.engines.engine import Engine
+from unrolled.engines.fused import Fused
 from unrolled.engines.loop import Loop
 from unrolled.errors import InputError, UnrolledError
 
-ENGINES: dict[str, Engine] = {"loop": Loop(), "bptt": Bptt(), "torch": Torch()}
+ENGINES: dict[str, Engine] = {"loop": Loop(), "bptt": Bptt(), "torch": Torch(), "fused": Fused()}
 
 AUTO = ("bptt", "torch", "loop")
 """The order in which `auto` asks the engines."""

@@ -1,0 +1,99 @@
+// Vectors of floats as wide as the machine's registers, and the functions that gates are made of.
+//
+// GCC's and Clang's vector extensions: the same source becomes AVX-512, AVX2, SSE, NEON or plain scalar code, whatever the
+// target has. Nothing here assumes finite numbers: NaN goes in, NaN comes out.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace unrolled {
+
+#if defined(__AVX512F__)
+constexpr int width = 16;      // floats in a vector
+constexpr int registers = 32;  // vectors that the processor holds
+#elif defined(__AVX__)
+constexpr int width = 8;
+constexpr int registers = 16;
+#elif defined(__aarch64__)
+constexpr int width = 4;
+constexpr int registers = 32;
+#else
+constexpr int width = 4;
+constexpr int registers = 16;
+#endif
+
+typedef float vec __attribute__((vector_size(width * 4), aligned(4), may_alias));
+typedef int32_t ivec __attribute__((vector_size(width * 4)));
+
+inline vec load(const float* p) { return *reinterpret_cast<const vec*>(p); }
+inline void store(float* p, vec v) { *reinterpret_cast<vec*>(p) = v; }
+inline vec splat(float x) { return x - vec{}; }
+
+// The first n of a vector, where memory ends before the vector does.
+inline vec load(const float* p, int n) {
+  if (n >= width) return load(p);
+  vec v{};
+  std::memcpy(&v, p, sizeof(float) * n);
+  return v;
+}
+inline void store(float* p, vec v, int n) {
+  if (n >= width) store(p, v);
+  else std::memcpy(p, &v, sizeof(float) * n);
+}
+
+inline float sum(vec v) {
+  float total = 0;
+  for (int i = 0; i < width; ++i) total += v[i];
+  return total;
+}
+
+inline vec clamp(vec x, float low, float high) {  // a comparison with NaN is false, so NaN stays
+  x = x > splat(high) ? splat(high) : x;
+  return x < splat(low) ? splat(low) : x;
+}
+
+// e^x to about one unit in the last place: x = n ln 2 + r, and a polynomial in r (the coefficients of Cephes' expf).
+inline vec exp(vec x) {
+  x = clamp(x, -87.0f, 88.0f);
+  const float magic = 12582912.0f;  // 1.5 · 2^23: adding it leaves the nearest whole number in the low bits
+  vec shifted = x * splat(1.44269504088896341f) + splat(magic);
+  vec n = shifted - splat(magic);
+  vec r = x - n * splat(0.693359375f);
+  r = r - n * splat(-2.12194440e-4f);
+  vec p = splat(1.9875691500e-4f);
+  p = p * r + splat(1.3981999507e-3f);
+  p = p * r + splat(8.3334519073e-3f);
+  p = p * r + splat(4.1665795894e-2f);
+  p = p * r + splat(1.6666665459e-1f);
+  p = p * r + splat(5.0000001201e-1f);
+  p = p * (r * r) + r + splat(1.0f);
+  ivec bits;
+  std::memcpy(&bits, &shifted, sizeof bits);
+  ivec scale = (bits << 23) + (127 << 23);
+  vec two_n;
+  std::memcpy(&two_n, &scale, sizeof scale);
+  return p * two_n;
+}
+
+inline vec sigmoid(vec x) { return splat(1.0f) / (splat(1.0f) + exp(-x)); }
+
+// A rational function, right to a few units in the last place near 0 too (the coefficients of Eigen's tanh).
+inline vec tanh(vec x) {
+  x = clamp(x, -7.90531110763549805f, 7.90531110763549805f);
+  vec s = x * x;
+  vec p = splat(-2.76076847742355e-16f);
+  p = p * s + splat(2.00018790482477e-13f);
+  p = p * s + splat(-8.60467152213735e-11f);
+  p = p * s + splat(5.12229709037114e-08f);
+  p = p * s + splat(1.48572235717979e-05f);
+  p = p * s + splat(6.37261928875436e-04f);
+  p = p * s + splat(4.89352455891786e-03f);
+  vec q = splat(1.19825839466702e-06f);
+  q = q * s + splat(1.18534705686654e-04f);
+  q = q * s + splat(2.26843463243900e-03f);
+  q = q * s + splat(4.89352518554385e-03f);
+  return x * p / q;
+}
+
+}  // namespace unrolled
