@@ -24,7 +24,7 @@ def bench(
     Parameters
     ----------
     suite
-        training, small, generation or all.
+        training, small, generation, memory or all.
     out
         Folder for bench.md, bench.json and, where matplotlib is installed, roofline.png.
     engine
@@ -45,6 +45,10 @@ def bench(
             _write(folder, results)
 
     results = run(names, quick=quick, engine=engine, say=_say, done=keep)
+    if folder:
+        results["roofline"] = _picture(folder, results)
+        _say(f"roofline: {results['roofline']}")
+        _write(folder, results)
     print(markdown(results))
     if json:
         print(json_.dumps(results, ensure_ascii=False))
@@ -76,3 +80,16 @@ def _write(folder: Path, results: dict[str, Any]) -> None:
 
     (folder / "bench.json").write_text(json_.dumps(results, ensure_ascii=False, indent=1), encoding="utf-8")
     (folder / "bench.md").write_text(markdown(results), encoding="utf-8")
+
+
+def _picture(folder: Path, results: dict[str, Any]) -> str:
+    """Draw it, and say where it is or why it is not there."""
+    if not {"training", "generation"} & set(results):
+        return "not drawn: it shows training and generation, and neither was measured"
+    try:
+        from unrolled.app.bench.roofline import draw
+
+        draw(results, folder / "roofline.png")
+    except ImportError as error:
+        return f"not drawn: {error.name} is not there, install unrolled[bench]"
+    return "roofline.png"

@@ -76,8 +76,19 @@ class TorchTraining:
             self.step += 1
 
 
+def fresh_compiler(allow_rnn: bool = False) -> None:
+    """Forget what torch.compile has compiled: else earlier sizes use up the number of recompilations, and eager code
+    runs unsaid. allow_rnn: let it unroll `torch.nn`'s layers, which takes minutes for many timesteps."""
+    import torch._dynamo.config
+    import torch._inductor.config
+
+    torch.compiler.reset()
+    torch._dynamo.config.allow_rnn = allow_rnn
+    torch._inductor.config.compile_threads = 1  # no processes that live on and would count as others' work
+
+
 def compiled_training(model: TorchModel, chunks: list[Any], state: State) -> tuple[TorchTraining, float]:
-    """The same under `torch.compile`, and the seconds that compiling took (with one step)."""
-    torch.compiler.reset()  # else earlier sizes use up the number of recompilations, and eager code runs unsaid
+    """The same under `torch.compile`, and the seconds that compiling took (with two steps)."""
+    fresh_compiler()
     training = TorchTraining(torch.compile(model), list(model.parameters()), chunks, state)
     return training, clock(training, 2)

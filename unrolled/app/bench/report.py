@@ -124,12 +124,33 @@ def _variant(row: Row, name: str) -> str:
     return f" ({variant})".replace(" 1 threads", " 1 thread") if variant else ""
 
 
+def _memory(found: dict[str, Any]) -> str:
+    title = "## Memory of a training step: peak above the level before the first"
+    rows, names = found["rows"], _contenders(found["rows"])
+    if not rows:
+        return f"{title}\n\nNot measured: {found['not_measured']}."
+    table = _table(
+        ["", *(f"{name}, MiB" for name in names), "torch.nn ÷ unrolled"],
+        (
+            [
+                _what(row),
+                *(f"{row['contenders'][name]['bytes'] / 2**20:.1f}" for name in names),
+                f"**{row['ratio']:.2f}**",
+            ]
+            for row in rows
+        ),
+    )
+    least = min(row["ratio"] for row in rows)
+    return f"{title}\n\n{table}\n\nGeometric mean {found['geometric_mean_ratio']:.2f}, least {least:.2f}."
+
+
 SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "training": _training,
     "layers": _plain("The layers alone, forward and backward"),
     "small_training": _plain("Small work: training step"),
     "small_layers": _plain("Small work: the layers alone, forward and backward"),
     "generation": _generation,
+    "memory": _memory,
 }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from unrolled.app.bench.measure import FULL, QUICK, Effort
 from unrolled.errors import InputError
 
-SUITES = ("training", "small", "generation")
+SUITES = ("training", "small", "generation", "memory")
 Say = Callable[[str], None]
 
 
@@ -44,10 +44,11 @@ def run(
 
 
 def _suite(name: str) -> Callable[[Effort, str, Say], dict[str, Any]]:
-    from unrolled.app.bench import generation, training
+    from unrolled.app.bench import generation, memory, training
 
     return {
         "training": training.training_suite,
         "small": training.small_suite,
         "generation": generation.generation_suite,
+        "memory": memory.memory_suite,
     }[name]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from unrolled.app.bench.measure import Contender, Effort, alternate
-from unrolled.app.bench.peers import LAYERS, TorchModel
+from unrolled.app.bench.peers import LAYERS, TorchModel, fresh_compiler
 
 INSTALL = "install unrolled[bench]"
 CELLS: dict[str, Any] = {"rnn": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}
@@ -149,10 +149,7 @@ def eager_writers(model: TorchModel, state: tuple[Tensor, ...], first: int) -> d
 def compiled_writers(model: TorchModel, state: tuple[Tensor, ...], first: int, threads: int) -> dict[str, Writer]:
     """Under torch.compile: layers (allowed in, which they are not by default) and cells on as many threads as suited
     eager code, and cells with weights frozen into the compiled code, on one thread and on all. Compiled when called."""
-    import torch._dynamo.config as dynamo
-
-    torch.compiler.reset()
-    dynamo.allow_rnn = True
+    fresh_compiler(allow_rnn=True)
     writers: dict[str, Writer] = {}
     for what, step in (("layers", Step(model)), ("cells", CellStep(model))):
         writers[f"{what}, {threads} threads"] = TorchWriter(torch.compile(step), state, first, threads)
