@@ -67,8 +67,9 @@ def test_equals_loop(engine: str, name: str, case: str, dtype: torch.dtype) -> N
 def test_what_each_engine_refuses() -> None:
     """So that a new reason to refuse is seen here, and no comparison above quietly becomes another engine's."""
     kernels_refuse = {case for case, c in CASES.items() if c.constant or c.bias in ("ih", "hh")}
-    expected = {"loop": set(), "bptt": set(), "torch": kernels_refuse}
     for dtype in (torch.float64, torch.float32):
+        fused_refuses = set(CASES) if dtype == torch.float64 else set()
+        expected = {"loop": set(), "bptt": set(), "torch": kernels_refuse, "fused": fused_refuses}
         for name in ("rnn", "rnn_relu", "lstm", "gru"):
             for engine, refused in expected.items():
                 calls = {case: build(name, CASES[case], dtype).call for case in CASES}

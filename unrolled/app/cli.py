@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 
 import unrolled
+from unrolled.app.process import tune
 from unrolled.errors import InputError, UnrolledError
 from unrolled.tasks.options import LanguageModelOptions
 
@@ -285,10 +286,7 @@ def _print_json(values: dict[str, Any]) -> None:
 
 def main() -> None:
     """The `unrolled` command: exits with 0; 1 failure; 2 unusable input; 3 non-finite loss; 130, 143 signals."""
-    # PyTorch's OpenMP threads wait for each other by spinning: beside another busy process training with small matrices
-    # was 75 times slower, with this spin count 4 times, and alone it costs nothing (results/, 2026-11-23)
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    tune()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that is not UTF-8 gets escapes, not a crash
             stream.reconfigure(errors="backslashreplace")

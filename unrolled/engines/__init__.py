@@ -10,15 +10,19 @@ from unrolled.errors import InputError, UnrolledError
 
 ENGINES: dict[str, Engine] = {"loop": Loop(), "bptt": Bptt(), "torch": Torch(), "fused": Fused()}
 
-AUTO = ("bptt", "torch", "loop")
+AUTO = ("fused", "bptt", "torch", "loop")
 """The order in which `auto` asks the engines."""
-AUTO_TORCH_FIRST = ("torch", "bptt", "loop")
-"""The order where PyTorch has a fused kernel: cuDNN's for every cell, on the CPU oneDNN's for the LSTM alone."""
+AUTO_LSTM = ("fused", "torch", "bptt", "loop")
+"""The order for an LSTM on the CPU: where our kernels cannot run, oneDNN's are the next best."""
+AUTO_CUDA = ("torch", "bptt", "loop")
+"""The order where PyTorch has cuDNN's kernels."""
 
 
 def auto_order(device: str, cell: Cell) -> tuple[str, ...]:
     """The names of the engines in the order `auto` asks them, on a device type ("cpu", "cuda", …)."""
-    return AUTO_TORCH_FIRST if device == "cuda" or (device == "cpu" and cell.name == "lstm") else AUTO
+    if device == "cuda":
+        return AUTO_CUDA
+    return AUTO_LSTM if device == "cpu" and cell.name == "lstm" else AUTO
 
 
 def choose(name: str, cell: Cell, w: Weights, inputs: Inputs, state: State) -> Engine:

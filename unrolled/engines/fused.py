@@ -111,9 +111,9 @@ def _unroll_shapes(
 
 
 def _backward_shapes(
-    d_outputs: Tensor,
-    d_h: Tensor,
-    d_c: Tensor,
+    d_outputs: Tensor | None,
+    d_h: Tensor | None,
+    d_c: Tensor | None,
     outputs: Tensor,
     kept: Tensor,
     x: Tensor,
@@ -144,9 +144,12 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
     outputs, _, _, kept = output
     ctx.save_for_backward(outputs, kept, x, tokens, w_ih, w_hh, h0, c0, lengths)
     ctx.cell, ctx.reverse = cell, reverse
+    ctx.set_materialize_grads(False)  # zeros for `kept`, which nothing reads, would cost as much as a timestep in ten
 
 
-def _backward(ctx: Any, d_outputs: Tensor, d_h: Tensor, d_c: Tensor, d_kept: Tensor) -> tuple[Any, ...]:
+def _backward(
+    ctx: Any, d_outputs: Tensor | None, d_h: Tensor | None, d_c: Tensor | None, d_kept: Tensor | None
+) -> tuple[Any, ...]:
     outputs, kept, x, tokens, w_ih, w_hh, h0, c0, lengths = ctx.saved_tensors
     need_x, _, _, need_bias_ih, _, need_bias_hh = ctx.needs_input_grad[:6]
     d_x, d_w_ih, d_bias_ih, d_w_hh, d_bias_hh, d_h0, d_c0 = torch.ops.unrolled.unroll_backward(

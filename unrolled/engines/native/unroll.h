@@ -67,11 +67,7 @@ struct Columns {
         float* to = packed + at(unit, gate) * K;
         const int64_t columns = units(unit), valid = w ? std::min(columns, H - unit) : 0;
         if (valid < columns) std::fill_n(to, K * columns, 0.0f);
-        for (int64_t k = 0; k < K; k += 16)  // so that what is written stays near while its rows are read
-          for (int64_t n = 0; n < valid; ++n) {
-            const float* row = w + (gate * H + unit + n) * K;
-            for (int64_t i = k; i < std::min(K, k + 16); ++i) to[i * columns + n] = row[i];
-          }
+        if (valid) turn(valid, K, [&](int64_t n) { return w + (gate * H + unit + n) * K; }, to, columns);
       }
   }
 
@@ -80,10 +76,10 @@ struct Columns {
                 const float* bias, float* c) const {
     const int64_t whole = std::min(count, in_full_panels(H - unit));
     const int64_t first = unit * Cell::gates;
-    panels<2>(M, whole / panel * Cell::gates, a, lda, K, packed + first * K, bias + first, c, panel, M * panel);
+    panels(2, M, whole / panel * Cell::gates, a, lda, K, packed + first * K, bias + first, c, panel, M * panel);
     if (whole < count && unit + whole < H) {
       const int64_t rest = first + whole * Cell::gates;
-      panels<1>(M, Cell::gates, a, lda, K, packed + rest * K, bias + rest, c + whole * Cell::gates * M, panel, M * panel);
+      panels(1, M, Cell::gates, a, lda, K, packed + rest * K, bias + rest, c + whole * Cell::gates * M, panel, M * panel);
     }
   }
 };
@@ -168,8 +164,8 @@ void forward_slice(const Call& call, const Weights<Cell>& w, int64_t begin, int6
 // What the backward pass is given and fills in. (T, B, ·) unless said otherwise.
 struct Gradients {
   const float *outputs, *kept;
-  const float* d_outputs;
-  const float* d_final[2];   // (B, H)
+  const float* d_outputs;    // null: zero
+  const float* d_final[2];   // (B, H); null: zero
   float* d_xg;               // (T, B, G·H), zero where padded
   float* d_inner;            // (T, B, H), only for a cell with `inner`
   float* d_state[2];         // (B, H)
@@ -187,8 +183,8 @@ void backward_slice(const Call& call, const float* w_hh, int64_t begin, int64_t 
   float* d_hg = memory + Cell::states * rows * ld;
   std::fill_n(memory, Cell::states * rows * ld + rows * ldg + width, 0.0f);
   for (int64_t r = 0; r < rows; ++r) {
-    std::copy_n(g.d_final[0] + (begin + r) * H, H, dh + r * ld);
-    if (Cell::states == 2) std::copy_n(g.d_final[1] + (begin + r) * H, H, dc + r * ld);
+    if (g.d_final[0]) std::copy_n(g.d_final[0] + (begin + r) * H, H, dh + r * ld);
+    if (Cell::states == 2 && g.d_final[1]) std::copy_n(g.d_final[1] + (begin + r) * H, H, dc + r * ld);
   }
   for (int64_t step = call.T - 1; step >= 0; --step) {
     const int64_t t = call.time(step), M = call.active(t, begin, end);
@@ -202,7 +198,8 @@ void backward_slice(const Call& call, const float* w_hh, int64_t begin, int64_t 
         for (int s = 0; s < Cell::kept; ++s) keep[s] = load(g.kept + (n * Cell::kept + s) * H + u, valid);
         const vec h = load(g.outputs + n * H + u, valid);
         if (Cell::inner) before[0] = load(call.h_before(g.outputs, t, begin + r) + u, valid);
-        d[0] = load(dh + r * ld + u) + load(g.d_outputs + n * H + u, valid);
+        d[0] = load(dh + r * ld + u);
+        if (g.d_outputs) d[0] += load(g.d_outputs + n * H + u, valid);
         if (Cell::states == 2) d[1] = load(dc + r * ld + u);
         Cell::backward(keep, h, before, d, dx, &dn, ds);
         for (int gate = 0; gate < G; ++gate) {
@@ -228,8 +225,8 @@ void backward_slice(const Call& call, const float* w_hh, int64_t begin, int64_t 
       }
     if (M) {
       const int64_t whole = in_full_panels(H);
-      panels<2>(M, whole / panel, d_hg, ldg, G * H, w_hh, nullptr, dh, ld, panel);
-      if (whole < H) panels<1>(M, 1, d_hg, ldg, G * H, w_hh + whole * G * H, nullptr, dh + whole, ld, panel);
+      panels(2, M, whole / panel, d_hg, ldg, G * H, w_hh, nullptr, dh, ld, panel);
+      if (whole < H) panels(1, M, 1, d_hg, ldg, G * H, w_hh + whole * G * H, nullptr, dh + whole, ld, panel);
     }
   }
   for (int64_t r = 0; r < rows; ++r) {

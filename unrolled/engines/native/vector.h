@@ -42,6 +42,27 @@ inline void store(float* p, vec v, int n) {
   else std::memcpy(p, &v, sizeof(float) * n);
 }
 
+// Four rows of four floats at `from`, as columns at `to`.
+inline void transpose4(const float* from, int64_t next, float* to, int64_t to_next) {
+  typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
+  auto row = [&](int64_t i) { return *reinterpret_cast<const four*>(from + i * next); };
+  const four a = row(0), b = row(1), c = row(2), d = row(3);
+#if defined(__clang__)
+#define UNROLLED_SHUFFLE(x, y, i, j, k, l) __builtin_shufflevector(x, y, i, j, k, l)
+#else
+  typedef int32_t places __attribute__((vector_size(16)));
+#define UNROLLED_SHUFFLE(x, y, i, j, k, l) __builtin_shuffle(x, y, places{i, j, k, l})
+#endif
+  const four ab_low = UNROLLED_SHUFFLE(a, b, 0, 4, 1, 5), ab_high = UNROLLED_SHUFFLE(a, b, 2, 6, 3, 7);
+  const four cd_low = UNROLLED_SHUFFLE(c, d, 0, 4, 1, 5), cd_high = UNROLLED_SHUFFLE(c, d, 2, 6, 3, 7);
+  auto column = [&](int64_t i) -> four& { return *reinterpret_cast<four*>(to + i * to_next); };
+  column(0) = UNROLLED_SHUFFLE(ab_low, cd_low, 0, 1, 4, 5);
+  column(1) = UNROLLED_SHUFFLE(ab_low, cd_low, 2, 3, 6, 7);
+  column(2) = UNROLLED_SHUFFLE(ab_high, cd_high, 0, 1, 4, 5);
+  column(3) = UNROLLED_SHUFFLE(ab_high, cd_high, 2, 3, 6, 7);
+#undef UNROLLED_SHUFFLE
+}
+
 inline float sum(vec v) {
   float total = 0;
   for (int i = 0; i < width; ++i) total += v[i];
