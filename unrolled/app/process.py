@@ -5,9 +5,9 @@ import os
 import sys
 
 SPINS = "20000"
-"""Rounds that a thread of PyTorch (libgomp) waits awake before it sleeps. Too few, and small steps wait to be woken: with 2,000
-a step of 8 rows took twice as long. Too many, and beside another busy process threads wait for each other in vain: with
-libgomp's 300,000 that was 75 times slower. Figures: results/, benchmarks/contention.py."""
+"""Rounds that a thread of PyTorch (libgomp) waits awake before it sleeps. Too few, and small steps wait to be woken:
+with 2,000 a step of 8 rows took twice as long. Too many, and beside another busy process threads wait for each other in
+vain: with libgomp's 300,000 that was 75 times slower. Figures: results/, benchmarks/contention.py."""
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 """From glibc's malloc.h."""

@@ -49,7 +49,7 @@ class Fused:
             lengths = lengths.to(device="cpu", dtype=torch.int64)
         c0 = state[1] if cell.states > 1 else None
         keep = torch.is_grad_enabled()
-        outputs, h, c, _ = torch.ops.unrolled.unroll(
+        outputs, h, c, _ = torch.ops.unrolled.unroll.default(
             x, tokens, w_ih, bias_ih, w.hh, w.bias_hh, state[0], c0, lengths, NUMBERS[cell.name], reverse, keep
         )
         return outputs, (h, c) if cell.states > 1 else (h,)
@@ -58,7 +58,7 @@ class Fused:
 def _input_part(cell: Cell, w: Weights, inputs: Inputs) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """What the operator takes: x with W_ih and its bias, or rows of input parts with or without tokens to pick them.
 
-    As in `Cell.project`, a table no larger than the number of tokens is projected, and the look-up is left to the kernel.
+    As in `Cell.project`, a table no larger than the number of tokens is projected; the look-up is left to the kernel.
     """
     if inputs.constant is None and inputs.pays_to_look_up:
         return cell.project_table(w, inputs.table), inputs.x.long(), None, None
@@ -69,20 +69,22 @@ def _input_part(cell: Cell, w: Weights, inputs: Inputs) -> tuple[Tensor, Tensor 
 
 # --- the operators as PyTorch sees them ------------------------------------------------------------------------------
 
-_registered = False
+_registrations: torch.library.Library | None = None
 
 
 def register() -> None:
     """Load the compiled operators and tell PyTorch their shapes and derivatives; once a process."""
-    global _registered
-    if _registered:
+    global _registrations
+    if _registrations is not None:
         return
     build.load()
     torch.library.register_fake("unrolled::unroll", _unroll_shapes)
     torch.library.register_fake("unrolled::unroll_backward", _backward_shapes)
-    torch.library.register_autograd("unrolled::unroll", _backward, setup_context=_setup)
-    torch.library.register_autograd("unrolled::unroll_backward", _twice)
-    _registered = True
+    # not by torch.library.register_autograd: its wrapper takes 50 microseconds a call, as much as a small layer
+    library = torch.library.Library("unrolled", "FRAGMENT")
+    library.impl("unroll", _Unroll.differentiable, "Autograd")
+    library.impl("unroll_backward", _Backward.differentiable, "Autograd")
+    _registrations = library
 
 
 def _unroll_shapes(
@@ -139,37 +141,71 @@ def _backward_shapes(
     )
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, tokens, w_ih, _, w_hh, bias_hh, h0, c0, lengths, cell, reverse, _ = inputs
-    outputs, _, _, kept = output
-    ctx.save_for_backward(outputs, kept, x, tokens, w_ih, w_hh, h0, c0, lengths)
-    ctx.cell, ctx.reverse = cell, reverse
-    ctx.set_materialize_grads(False)  # zeros for `kept`, which nothing reads, would cost as much as a timestep in ten
+class _Differentiable(torch.autograd.Function):
+    """An operator under autograd: `forward` runs below it."""
+
+    @classmethod
+    def differentiable(cls, *args: Any) -> Any:
+        if torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in args):
+            return cls.apply(*args)
+        with torch._C._AutoDispatchBelowAutograd():
+            return cls.operator()(*args)
+
+    @staticmethod
+    def operator() -> Any:
+        raise NotImplementedError
 
 
-def _backward(
-    ctx: Any, d_outputs: Tensor | None, d_h: Tensor | None, d_c: Tensor | None, d_kept: Tensor | None
-) -> tuple[Any, ...]:
-    outputs, kept, x, tokens, w_ih, w_hh, h0, c0, lengths = ctx.saved_tensors
-    need_x, _, _, need_bias_ih, _, need_bias_hh = ctx.needs_input_grad[:6]
-    d_x, d_w_ih, d_bias_ih, d_w_hh, d_bias_hh, d_h0, d_c0 = torch.ops.unrolled.unroll_backward(
-        d_outputs, d_h, d_c, outputs, kept, x, tokens, w_ih, w_hh, h0, c0, lengths, ctx.cell, ctx.reverse, need_x
-    )
-    return (
-        d_x if need_x else None,
-        None,
-        None if w_ih is None else d_w_ih,
-        d_bias_ih if need_bias_ih else None,
-        d_w_hh,
-        d_bias_hh if need_bias_hh else None,
-        d_h0,
-        None if c0 is None else d_c0,
-        None,
-        None,
-        None,
-        None,
-    )
+class _Unroll(_Differentiable):
+    @staticmethod
+    def operator() -> Any:
+        return torch.ops.unrolled.unroll.default
+
+    @staticmethod
+    def forward(ctx: Any, *args: Any) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            outputs, h, c, kept = _Unroll.operator()(*args)
+        x, tokens, w_ih, _, w_hh, _, h0, c0, lengths, ctx.cell, ctx.reverse, _ = args
+        ctx.save_for_backward(outputs, kept, x, tokens, w_ih, w_hh, h0, c0, lengths)
+        ctx.mark_non_differentiable(kept)
+        ctx.set_materialize_grads(False)  # zeros for what no gradient reaches are as large as what does
+        return outputs, h, c, kept
+
+    @staticmethod
+    def backward(
+        ctx: Any, d_outputs: Tensor | None, d_h: Tensor | None, d_c: Tensor | None, d_kept: Tensor | None
+    ) -> tuple[Any, ...]:
+        outputs, kept, x, tokens, w_ih, w_hh, h0, c0, lengths = ctx.saved_tensors
+        need_x, _, _, need_bias_ih, _, need_bias_hh = ctx.needs_input_grad[:6]
+        d_x, d_w_ih, d_bias_ih, d_w_hh, d_bias_hh, d_h0, d_c0 = torch.ops.unrolled.unroll_backward.default(
+            d_outputs, d_h, d_c, outputs, kept, x, tokens, w_ih, w_hh, h0, c0, lengths, ctx.cell, ctx.reverse, need_x
+        )
+        return (
+            d_x if need_x else None,
+            None,
+            None if w_ih is None else d_w_ih,
+            d_bias_ih if need_bias_ih else None,
+            d_w_hh,
+            d_bias_hh if need_bias_hh else None,
+            d_h0,
+            None if c0 is None else d_c0,
+            None,
+            None,
+            None,
+            None,
+        )
 
 
-def _twice(ctx: Any, *gradients: Tensor) -> None:
-    raise RuntimeError("the fused engine is once differentiable: for second derivatives use the loop engine")
+class _Backward(_Differentiable):
+    @staticmethod
+    def operator() -> Any:
+        return torch.ops.unrolled.unroll_backward.default
+
+    @staticmethod
+    def forward(ctx: Any, *args: Any) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            return _Backward.operator()(*args)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> None:
+        raise RuntimeError("the fused engine is once differentiable: for second derivatives use the loop engine")

@@ -114,14 +114,18 @@ class Recurrent(nn.Module):
         inputs: (T, B, ...); state: each (layers * directions, B, H), None for zeros; lengths: (B,), rows padded on the
         right. Padded outputs are zero and the final state is the one at length - 1.
         """
-        state = self.initial_state(inputs.x.shape[1]) if state is None else state
+        if state is None:
+            zeros = self.weights(0).hh.new_zeros(inputs.x.shape[1], self.hidden_size)
+            starts = [(zeros,) * self.cell.states] * len(self._suffixes)
+        else:
+            starts = list(zip(*(s.unbind(0) for s in state), strict=True))
         final: list[State] = []
         outputs = inputs.x
         for layer in range(self.num_layers):
             sides = []
             for direction in range(self.directions):
                 index = layer * self.directions + direction
-                w, start = self.weights(index), tuple(s[index] for s in state)
+                w, start = self.weights(index), starts[index]
                 engine = choose(self.engine, self.cell, w, inputs, start)
                 side, end = engine.unroll(self.cell, w, inputs, start, lengths, reverse=direction == 1)
                 sides.append(side)
@@ -150,6 +154,8 @@ class Recurrent(nn.Module):
 
 
 def _stack(states: list[State]) -> State:
+    if len(states) == 1:
+        return tuple(s.unsqueeze(0) for s in states[0])
     return tuple(torch.stack(parts) for parts in zip(*states, strict=True))
 
 
