@@ -125,7 +125,7 @@ void product(int64_t begin, int64_t end, int64_t N, int64_t K, const PackA& a, c
     pack_rows(0, depth, depth, N, [&](int64_t row) { return b(k + row); }, packed_b);
     for (int64_t i = begin; i < end; i += block_m) {
       const int64_t M = std::min(block_m, end - i);
-      for (int64_t r = 0; r < M; r += tall) a(i + r, k, std::min<int64_t>(tall, M - r), depth, packed_a + r * depth);
+      a(i, k, M, depth, packed_a);
       for (int64_t j = 0; j < N; j += panel) {
         const int64_t columns = std::min<int64_t>(panel, N - j);
         if (columns > width) block<2>(M, columns, depth, packed_a, packed_b + j * depth, k == 0, c + i * ldc + j, ldc);
@@ -136,14 +136,23 @@ void product(int64_t begin, int64_t end, int64_t N, int64_t K, const PackA& a, c
 }
 
 PackA straight(Row row) {
-  return [row](int64_t i, int64_t k, int64_t height, int64_t depth, float* to) {
-    turn(height, depth, [&](int64_t r) { return row(i + r) + k; }, to, tall);
+  return [row](int64_t i, int64_t k, int64_t M, int64_t depth, float* to) {
+    for (int64_t r = 0; r < M; r += tall) {
+      const int64_t height = std::min<int64_t>(tall, M - r);
+      turn(height, depth, [&](int64_t n) { return row(i + r + n) + k; }, to + r * depth, tall);
+    }
   };
 }
 
 PackA transposed(Row row) {
-  return [row](int64_t i, int64_t k, int64_t height, int64_t depth, float* to) {
-    for (int64_t n = 0; n < depth; ++n) std::copy_n(row(k + n) + i, height, to + n * tall);
+  return [row](int64_t i, int64_t k, int64_t M, int64_t depth, float* to) {
+    const float* from = row(k) + i;
+    const int64_t next = row(1) - row(0), whole = M / tall * tall;
+    for (int64_t n = 0; n < depth; ++n, from += next) {  // along the rows in memory, since they are far apart
+      for (int64_t r = 0; r < whole; r += tall)  // a copy of known size is a few moves
+        std::memcpy(to + r * depth + n * tall, from + r, tall * sizeof(float));
+      for (int64_t r = whole; r < M; ++r) to[whole * depth + n * tall + r - whole] = from[r];
+    }
   };
 }
 

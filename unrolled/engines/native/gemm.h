@@ -46,9 +46,10 @@ void pack_rows(int64_t begin, int64_t end, int64_t K, int64_t N, const Row& row,
 void panels(int vectors, int64_t M, int64_t count, const float* a, int64_t lda, int64_t K, const float* b,
             const float* bias, float* c, int64_t ldc, int64_t c_next);
 
-// Rows [begin, end) of C[· × N] = A[· × K] · B. `a` packs tiles of A (see below), `b(k)` points at row k of B, which need not
+// Rows [begin, end) of C[· × N] = A[· × K] · B. `a` packs rows i to i + M of columns k to
+// k + depth, in tiles of `tall` rows one after the other, each [depth][tall]; `b(k)` points at row k of B, which need not
 // lie at one distance. space: product_space(N) floats.
-using PackA = std::function<void(int64_t i, int64_t k, int64_t height, int64_t depth, float* to)>;
+using PackA = std::function<void(int64_t i, int64_t k, int64_t M, int64_t depth, float* to)>;
 void product(int64_t begin, int64_t end, int64_t N, int64_t K, const PackA& a, const Row& b, float* c, int64_t ldc,
              float* space);
 int64_t product_space(int64_t N);

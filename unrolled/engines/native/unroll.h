@@ -51,6 +51,12 @@ inline float* scratch(int slot, int64_t floats) {
   return kept[slot].data() + (64 - address % 64) % 64 / sizeof(float);
 }
 
+// Ask for a panel's cache lines, to read (0) or to write (1). A prefetch of memory that is not ours does nothing.
+template <int write>
+inline void fetch(const float* p) {
+  for (int i = 0; i < panel; i += 16) __builtin_prefetch(p + i, write);
+}
+
 // How the columns of a packed recurrent or input weight are ordered: blocks of units, in each the gates, so that all gates
 // of a unit are computed together. A block has `panel` units, the last one may have `width`.
 template <class Cell>
@@ -130,6 +136,8 @@ void forward_slice(const Call& call, const Weights<Cell>& w, int64_t begin, int6
         for (int64_t r = 0; r < M; ++r) {
           if (!call.alive(t, begin + r)) continue;
           const int64_t n = t * B + begin + r;
+          if (kept && r + 3 < M)  // stores wait for their cache lines in turn: ask for them a few rows ahead
+            for (int s = 0; s < Cell::kept; ++s) fetch<1>(kept + ((n + 3) * Cell::kept + s) * H + unit);
           const float* input = chunk ? xg + (step % chunk * rows + r) * panel : call.input_row(t, begin + r, G);
           for (int64_t v = 0, u = unit; v < panel && u < H; v += width, u += width) {
             const int valid = int(std::min<int64_t>(width, H - u));
@@ -188,34 +196,43 @@ void backward_slice(const Call& call, const float* w_hh, int64_t begin, int64_t 
   }
   for (int64_t step = call.T - 1; step >= 0; --step) {
     const int64_t t = call.time(step), M = call.active(t, begin, end);
-    for (int64_t u = 0; u < H; u += width) {
-      const int valid = int(std::min<int64_t>(width, H - u));
-      vec bias[G + 1] = {};
+    for (int64_t unit = 0; unit < H; unit += panel) {
+      vec bias[2][G + 1] = {};
       for (int64_t r = 0; r < M; ++r) {
         if (!call.alive(t, begin + r)) continue;
         const int64_t n = t * B + begin + r;
-        vec keep[5], before[2], d[2], dx[G], dn = {}, ds[2];
-        for (int s = 0; s < Cell::kept; ++s) keep[s] = load(g.kept + (n * Cell::kept + s) * H + u, valid);
-        const vec h = load(g.outputs + n * H + u, valid);
-        if (Cell::inner) before[0] = load(call.h_before(g.outputs, t, begin + r) + u, valid);
-        d[0] = load(dh + r * ld + u);
-        if (g.d_outputs) d[0] += load(g.d_outputs + n * H + u, valid);
-        if (Cell::states == 2) d[1] = load(dc + r * ld + u);
-        Cell::backward(keep, h, before, d, dx, &dn, ds);
-        for (int gate = 0; gate < G; ++gate) {
-          store(g.d_xg + (n * G + gate) * H + u, dx[gate], valid);
-          store(d_hg + r * ldg + gate * H + u, Cell::inner && gate == G - 1 ? dn : dx[gate], valid);
-          bias[gate] += dx[gate];
+        if (r + 3 < M) {  // rows lie far apart: ask for them before they are needed
+          for (int s = 0; s < Cell::kept; ++s) fetch<0>(g.kept + ((n + 3) * Cell::kept + s) * H + unit);
+          for (int s = 0; s < G; ++s) fetch<1>(g.d_xg + ((n + 3) * G + s) * H + unit);
         }
-        if (Cell::inner) {
-          store(g.d_inner + n * H + u, dn, valid);
-          bias[G] += dn;
+        for (int64_t v = 0, u = unit; v < 2 && u < H; ++v, u += width) {
+          const int valid = int(std::min<int64_t>(width, H - u));
+          vec keep[5], before[2], d[2], dx[G], dn = {}, ds[2];
+          for (int s = 0; s < Cell::kept; ++s) keep[s] = load(g.kept + (n * Cell::kept + s) * H + u, valid);
+          const vec h = load(g.outputs + n * H + u, valid);
+          if (Cell::inner) before[0] = load(call.h_before(g.outputs, t, begin + r) + u, valid);
+          d[0] = load(dh + r * ld + u);
+          if (g.d_outputs) d[0] += load(g.d_outputs + n * H + u, valid);
+          if (Cell::states == 2) d[1] = load(dc + r * ld + u);
+          Cell::backward(keep, h, before, d, dx, &dn, ds);
+          for (int gate = 0; gate < G; ++gate) {
+            store(g.d_xg + (n * G + gate) * H + u, dx[gate], valid);
+            store(d_hg + r * ldg + gate * H + u, Cell::inner && gate == G - 1 ? dn : dx[gate], valid);
+            bias[v][gate] += dx[gate];
+          }
+          if (Cell::inner) {
+            store(g.d_inner + n * H + u, dn, valid);
+            bias[v][G] += dn;
+          }
+          store(dh + r * ld + u, ds[0]);
+          if (Cell::states == 2) store(dc + r * ld + u, ds[1]);
         }
-        store(dh + r * ld + u, ds[0]);
-        if (Cell::states == 2) store(dc + r * ld + u, ds[1]);
       }
-      for (int gate = 0; gate < G + Cell::inner; ++gate)
-        store(d_bias + gate * H + u, load(d_bias + gate * H + u, valid) + bias[gate], valid);
+      for (int64_t v = 0, u = unit; v < 2 && u < H; ++v, u += width)
+        for (int gate = 0; gate < G + Cell::inner; ++gate) {
+          const int valid = int(std::min<int64_t>(width, H - u));
+          store(d_bias + gate * H + u, load(d_bias + gate * H + u, valid) + bias[v][gate], valid);
+        }
     }
     for (int64_t r = 0; r < rows; ++r)
       if (!call.alive(t, begin + r)) {  // its gradient goes straight through to the timestep before
