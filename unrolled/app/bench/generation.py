@@ -14,13 +14,12 @@ from torch import Tensor
 
 from unrolled.app.bench.measure import Contender, Effort, alternate, compare, geometric_mean
 from unrolled.app.bench.peers import GATES, TorchModel, with_weights_of
-from unrolled.app.bench.training import OURS, first_line, zero_state
+from unrolled.app.bench.training import OURS, first_line, model_options, zero_state
 from unrolled.app.bench.writers import INSTALL, Writer, compiled_writers, eager_writers, fastest, greedy, onnx_writers
 from unrolled.data.tokenizers import CharTokenizer
 from unrolled.errors import UnrolledError
 from unrolled.tasks.language_model import Network
 from unrolled.tasks.models import LanguageModel
-from unrolled.tasks.options import LanguageModelOptions
 
 CHARACTERS = "\n !$&',-.3:;?" + string.ascii_letters
 """The 65 of tiny Shakespeare."""
@@ -66,17 +65,7 @@ def _progress(row: Row) -> str:
 
 def untrained(cell: str, layers: int, hidden: int, engine: str) -> LanguageModel:
     """A language model with random weights; the time it takes does not depend on them."""
-    options = LanguageModelOptions(
-        cell=cell,
-        hidden=hidden,
-        layers=layers,
-        embedding=hidden,
-        topology="many_to_many",
-        tokens="char",
-        steps=1,
-        engine=engine,
-        device="cpu",
-    )
+    options = model_options(cell, layers, hidden, engine)
     torch.manual_seed(3)
     tokenizer = CharTokenizer(CHARACTERS)
     return LanguageModel(Network(tokenizer.size, options), tokenizer, options)

@@ -16,7 +16,7 @@ from unrolled.app.bench.measure import Contender, Effort, Timing, alternate, com
 from unrolled.app.bench.peers import GATES, LAYERS, TorchModel, TorchTraining, compiled_training, with_weights_of
 from unrolled.data.streams import Batch
 from unrolled.errors import UnrolledError
-from unrolled.tasks.language_model import Network
+from unrolled.tasks.language_model import Network, resolve
 from unrolled.tasks.options import LanguageModelOptions
 from unrolled.training.loop import Trainer
 from unrolled.training.task import Evaluation
@@ -138,19 +138,25 @@ def random_chunks(batch: int, steps: int) -> list[Batch]:
     ]
 
 
-def trainer(cell: str, engine: str, chunks: list[Batch], layers: int, hidden: int) -> Trainer:
-    """The product's own, on random tokens; the embedding is as wide as the layers."""
-    options = LanguageModelOptions(
-        cell=cell,
-        hidden=hidden,
-        layers=layers,
-        embedding=hidden,
-        topology="many_to_many",
-        tokens="char",
-        steps=2**40,
-        engine=engine,
-        device="cpu",
+def model_options(cell: str, layers: int, hidden: int, engine: str) -> LanguageModelOptions:
+    """A language model without dropout whose embedding is as wide as its layers, as the peers have it."""
+    return resolve(
+        LanguageModelOptions(
+            cell=cell,
+            hidden=hidden,
+            layers=layers,
+            embedding=hidden,
+            dropout=0.0,
+            steps=2**40,
+            engine=engine,
+            device="cpu",
+        )
     )
+
+
+def trainer(cell: str, engine: str, chunks: list[Batch], layers: int, hidden: int) -> Trainer:
+    """The product's own, on random tokens."""
+    options = model_options(cell, layers, hidden, engine)
     task = _RandomTokens(options, chunks)
     return Trainer(task, options, learning_rate=1e-3, device=torch.device("cpu"))
 
