@@ -108,6 +108,9 @@ class CharTokenizer:
         return [token for pair in pairs for token in pair]
 
     def to_bytes(self, tokens: Iterable[int]) -> bytes:
+        tokens = list(tokens)
+        if tokens and max(tokens) < self.trained:
+            return "".join(map(self.characters.__getitem__, tokens)).encode()
         out = bytearray()
         high: int | None = None
         for token in tokens:
@@ -144,6 +147,17 @@ class TextDecoder:
             self._pending.append(token)
             text = self._try()
         return text
+
+    def feed_all(self, tokens: list[int]) -> str:
+        """What `feed` says of these tokens one after the other. All but the last character are decoded at once."""
+        starts = self.tokenizer.starts
+        last = next((at for at in range(len(tokens) - 1, -1, -1) if starts[tokens[at]]), 0)
+        try:
+            text = self.tokenizer.to_bytes(self._pending + tokens[:last]).decode()
+        except UnicodeDecodeError:
+            return "".join(map(self.feed, tokens))
+        self._pending = []
+        return text + "".join(map(self.feed, tokens[last:]))
 
     def _try(self) -> str:
         try:

@@ -4,15 +4,20 @@ The scores of a token become probabilities in float64, filters act in order temp
 uniform number in [0, 1) from one seeded generator picks a token by the inverse of the cumulated distribution.
 """
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from unrolled.cells import State
-from unrolled.errors import InputError
+from unrolled.errors import InputError, UnrolledError
+
+FIRST_BLOCK = 8
+"""Tokens of the first block, which come at once."""
+GROWTH = 4
+"""How many times as long as the last a block may be."""
+BLOCK_SECONDS = 0.03
 
 
 @dataclass(frozen=True)
@@ -41,51 +46,73 @@ class Sampling:
             raise InputError(f"--min-p is {self.min_p}: it must be from 0 (keeps all) to 1")
 
 
-def probabilities(scores: Tensor, how: Sampling) -> Tensor:
+def finite(scores: np.ndarray) -> bool:
+    """Whether tokens can be drawn from scores (..., V): none is NaN, and the highest of each row is finite."""
+    return bool(np.isfinite(scores.max(-1)).all())  # a maximum is NaN where a number is
+
+
+def probabilities(scores: np.ndarray, how: Sampling) -> np.ndarray:
     """scores (..., V) to filtered probabilities (..., V), float64, each row summing to 1."""
-    scores = scores.double()
     if how.temperature == 0:
-        return torch.nn.functional.one_hot(scores.argmax(-1), scores.shape[-1]).double()
-    scores = scores - scores.amax(-1, keepdim=True)  # so that no temperature, however small, divides into infinity
-    p = torch.softmax(scores / how.temperature, -1)
+        return np.eye(scores.shape[-1])[scores.argmax(-1)]
+    scores = scores.astype(np.float64)
+    scores -= scores.max(-1, keepdims=True)  # so that no temperature, however small, divides into infinity
+    with np.errstate(over="ignore", under="ignore"):
+        p = np.exp(scores / how.temperature)
+    p /= p.sum(-1, keepdims=True)
     if how.top_k and how.top_k < p.shape[-1]:
         # sorted stably, so that of equal scores the lower token number is kept
-        order = p.argsort(dim=-1, descending=True, stable=True)
-        p = p.scatter(-1, order[..., how.top_k :], 0.0)
+        order = np.argsort(-p, axis=-1, kind="stable")
+        np.put_along_axis(p, order[..., how.top_k :], 0.0, -1)
     if how.top_p < 1:
-        ranked, order = p.sort(dim=-1, descending=True, stable=True)
-        ranked = ranked / ranked.sum(-1, keepdim=True)
-        outside = ranked.cumsum(-1) - ranked >= how.top_p  # what lies before a token reaches p already
-        p = p.masked_fill(outside.gather(-1, order.argsort(-1)), 0.0)
+        order = np.argsort(-p, axis=-1, kind="stable")
+        ranked = np.take_along_axis(p, order, -1)
+        ranked /= ranked.sum(-1, keepdims=True)
+        ranked[ranked.cumsum(-1) - ranked >= how.top_p] = 0.0  # what lies before a token reaches p already
+        np.put_along_axis(p, order, ranked, -1)
     if how.min_p:
-        p = p.masked_fill(p < how.min_p * p.amax(-1, keepdim=True), 0.0)
-    return p / p.sum(-1, keepdim=True)
+        p[p < how.min_p * p.max(-1, keepdims=True)] = 0.0
+    return p / p.sum(-1, keepdims=True)
 
 
-def draw(p: Tensor, u: Tensor) -> Tensor:
+def draw(p: np.ndarray, u: np.ndarray) -> np.ndarray:
     """The tokens (B,) at which the cumulated p (B, V) first exceeds u (B,) in [0, 1); float64."""
     cumulated = p.cumsum(-1)
-    return torch.searchsorted(cumulated, u[..., None] * cumulated[..., -1:], right=True).squeeze(-1)
+    return (cumulated <= u[:, None] * cumulated[:, -1:]).sum(-1)
 
 
-def generate(
-    step: Callable[[Tensor, State], tuple[Tensor, State]],
-    scores: Tensor,
-    state: State,
-    how: Sampling,
-    seeds: list[int],
-) -> Iterator[list[int]]:
-    """Tokens without end, B at a time, a list an item.
+class Writer(Protocol):
+    """A model in the middle of B texts."""
 
-    step: tokens (B,) and state to scores (B, V) and state; scores: (B, V) of the first token. Row b draws from its own
-    generator, seeded with seeds[b], so a row is the same alone and among others.
+    def write(self, u: np.ndarray, how: Sampling) -> np.ndarray:
+        """Tokens (n, B) that go on from the last ones, one for each uniform number u (n, B).
+
+        Fewer where the next scores are no numbers to draw from.
+        """
+        ...
+
+
+def generate(writer: Writer, how: Sampling, seeds: Sequence[int], left: Callable[[], int]) -> Iterator[np.ndarray]:
+    """Tokens, a block (n, B) an item, until none is left to write.
+
+    left: how many tokens a row are wanted at least, asked before each block. Row b draws from its own generator, seeded
+    with seeds[b], so a row is the same alone and among others. Blocks are short, so that the text flows and Ctrl-C is
+    answered: a few tokens, then as many as take about `BLOCK_SECONDS`.
     """
     generators = [np.random.Generator(np.random.PCG64(seed)) for seed in seeds]
-    while True:
-        u = torch.tensor([g.random() for g in generators], dtype=torch.float64)
-        tokens = draw(probabilities(scores.cpu(), how), u)
-        yield tokens.tolist()
-        scores, state = step(tokens.to(scores.device), state)
+    size = FIRST_BLOCK
+    while (wanted := min(size, left())) > 0:
+        begun = time.perf_counter()
+        tokens = writer.write(np.stack([g.random(wanted) for g in generators], 1), how)
+        took = time.perf_counter() - begun
+        if len(tokens):
+            yield tokens
+        if len(tokens) < wanted:
+            raise UnrolledError(
+                "the model's scores are not finite numbers, so there is nothing to draw from: its weights are damaged "
+                "or its training diverged (train it again, with a lower --lr)"
+            )
+        size = max(1, int(wanted * min(GROWTH, BLOCK_SECONDS / max(took, 1e-9))))
 
 
 class StopAt:

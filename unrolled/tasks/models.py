@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from unrolled.cells import Inputs, State
 from unrolled.data import tokenizers
 from unrolled.data.tokenizers import TextDecoder, Tokenizer
 from unrolled.decoding.sampling import Sampling, StopAt, generate
+from unrolled.decoding.writers import writer_for
 from unrolled.errors import InputError
 from unrolled.tasks.language_model import LanguageModelTask, Network, evaluate
 from unrolled.tasks.options import LanguageModelOptions
@@ -110,21 +112,16 @@ class LanguageModel:
         if not seeds or min(seeds) < 0:
             raise InputError("--seed and --samples must be at least 0 and 1")
         scores, state = self._read(self._opening(prompt), len(seeds))
-        stream = generate(self._step, scores, state, how, list(seeds))
-        return self._pieces(stream, [_Row(self.tokenizer, stop, length) for _ in seeds])
+        network, rows = self.network, [_Row(self.tokenizer, stop, length) for _ in seeds]
+        writer = writer_for(network.topology, network.table, self.tokenizer.trained, scores, state)
+        return self._pieces(generate(writer, how, seeds, lambda: max(row.left for row in rows)), rows)
 
     @staticmethod
-    def _pieces(stream: Iterator[list[int]], rows: "list[_Row]") -> Iterator[tuple[int, str]]:
-        while not all(row.ended for row in rows):
-            tokens = next(stream)
-            for number, (row, token) in enumerate(zip(rows, tokens, strict=True)):
-                if text := row.feed(token):
+    def _pieces(blocks: Iterator[np.ndarray], rows: "list[_Row]") -> Iterator[tuple[int, str]]:
+        for tokens in blocks:
+            for number, row in enumerate(rows):
+                if text := row.feed(tokens[:, number].tolist()):
                     yield number, text
-
-    @torch.no_grad()
-    def _step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        scores, state = self.network.step(tokens, state)
-        return scores[:, : self.tokenizer.trained], state
 
     def _opening(self, prompt: str) -> str:
         """The prompt as the beginning of a line: training hardly ever begins without a past, so a model that is given
@@ -135,7 +132,7 @@ class LanguageModel:
             return prompt if prompt.startswith("\n") else "\n" + prompt
         return prompt or self.tokenizer.to_bytes([0]).decode()
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def _read(self, prompt: str, rows: int) -> tuple[Tensor, State]:
         """The scores (B, V) after the prompt, and the state."""
         tokens = torch.from_numpy(self.tokenizer.encode(prompt)).to(self.device)
@@ -149,15 +146,17 @@ class _Row:
     """The text of one sample as its tokens come."""
 
     def __init__(self, tokenizer: Tokenizer, stop: str | None, length: int) -> None:
-        self.decoder, self.stop, self.left, self.ended = TextDecoder(tokenizer), StopAt(stop), length, length == 0
+        self.decoder, self.stop = TextDecoder(tokenizer), StopAt(stop)
+        self.left = length
+        """Characters to come, which take at least as many tokens."""
 
-    def feed(self, token: int) -> str:
-        if self.ended:
-            return ""
-        text = self.decoder.feed(token)[: self.left]
+    def feed(self, tokens: list[int]) -> str:
+        """What can be shown of the text that these tokens complete."""
+        text = self.decoder.feed_all(tokens)[: self.left]
         self.left -= len(text)
         shown = self.stop.feed(text)
-        self.ended = self.stop.stopped or self.left == 0
+        if self.stop.stopped:
+            self.left = 0
         return shown + self.stop.flush() if self.left == 0 else shown
 
 

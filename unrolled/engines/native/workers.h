@@ -1,0 +1,111 @@
+// Threads that work in step with each other for some milliseconds.
+//
+// They meet many thousand times a second, which is fast only while each has a core of its own. Where another program takes
+// one, they would mostly wait (measured with one busy program on two cores: a tenth to a half of the speed of one thread
+// alone). So they notice, the first one goes on alone, and threads are tried again a while later.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace unrolled {
+
+class Team {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  // One of the threads. All make the same steps, in each the same meetings.
+  class Worker {
+   public:
+    Worker(Team& team, int number) : team(team), number(number), members(team.members), last(Clock::now()) {}
+
+    // To be asked at the beginning of each step; false where this worker is no longer needed.
+    bool goes_on() {
+      members = team.members;
+      return number < members;
+    }
+    // [from, to) of `all`, which is this worker's part.
+    std::pair<int64_t, int64_t> share(int64_t all) const {
+      return {all * number / members, all * (number + 1) / members};
+    }
+    // Waits until all are here.
+    void meet() {
+      if (members == 1) return;
+      const auto came = Clock::now();
+      worked += came - last;
+      if (number == 0 && team.crowded) team.members = 1;  // which all see when the next step begins
+      team.wait(members);
+      last = Clock::now();
+      if (last - came > std::chrono::microseconds(50)) waited += last - came;
+      if (waited > worked + std::chrono::milliseconds(2)) team.crowded = true;
+    }
+
+   private:
+    Team& team;
+    const int number;
+    int members;
+    Clock::time_point last;  // when the last meeting was over
+    Clock::duration worked{}, waited{};
+  };
+
+  // Runs work once for each of `wanted` workers, or of fewer where the system gives no more threads.
+  static void run(int wanted, const std::function<void(Worker)>& work) {
+    Team team;
+    std::vector<std::thread> threads;
+    threads.reserve(wanted);
+    try {
+      for (int i = 1; i < wanted; ++i)
+        threads.emplace_back([&, i] {
+          team.members.wait(0);
+          work({team, i});
+        });
+    } catch (const std::system_error&) {
+    }
+    team.members = int(threads.size()) + 1;
+    team.members.notify_all();
+    work({team, 0});
+    for (auto& thread : threads) thread.join();
+    if (team.crowded) until().store((Clock::now() + std::chrono::milliseconds(250)).time_since_epoch().count());
+  }
+
+  // Whether other programs took cores from a team a moment ago.
+  static bool crowded_lately() { return Clock::now().time_since_epoch().count() < until(); }
+
+ private:
+  void wait(int n) {  // spins, and after some tens of microseconds sleeps
+    const uint32_t now = meetings.load(std::memory_order_acquire);
+    if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == n) {
+      arrived.store(0, std::memory_order_relaxed);
+      meetings.store(now + 1, std::memory_order_release);
+      meetings.notify_all();
+      return;
+    }
+    for (int i = 0; i < 2000 && meetings.load(std::memory_order_acquire) == now; ++i) relax();
+    meetings.wait(now, std::memory_order_acquire);
+  }
+  static void relax() {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("isb");
+#endif
+  }
+  static std::atomic<Clock::rep>& until() {
+    static std::atomic<Clock::rep> time{0};
+    return time;
+  }
+
+  std::atomic<int> members{0};  // who take part; 0 until all threads are there
+  std::atomic<bool> crowded{false};
+  alignas(64) std::atomic<int> arrived{0};
+  alignas(64) std::atomic<uint32_t> meetings{0};
+};
+
+}  // namespace unrolled
