@@ -66,7 +66,7 @@ def test_contenders_take_turns_for_as_long_as_they_were_told(fake_clock: Callabl
     assert timings["fast"].rounds == pytest.approx([0.01] * 4)
 
 
-def test_the_first_unit_which_may_compile_does_not_count(fake_clock: Callable[[float], None]) -> None:
+def test_the_first_units_which_may_compile_do_not_count(fake_clock: Callable[[float], None]) -> None:
     calls = [0]
 
     def work(units: int) -> None:

@@ -57,8 +57,8 @@ def alternate(contenders: Iterable[Contender], effort: Effort) -> dict[str, Timi
 
 
 def units_in(work: Work, seconds: float) -> int:
-    """How many units fill so many seconds, at least 1. The first unit, which may compile something, does not count."""
-    work(1)
+    """How many units fill so many seconds, at least 1. The first three, which may compile something, do not count."""
+    work(3)
     units = 1
     while (took := clock(work, units)) < seconds / 4:
         units *= 2

@@ -71,7 +71,10 @@ def _training(found: dict[str, Any]) -> str:
 
 def _compile_note(rows: list[Row]) -> str:
     seconds = [row["compile_seconds"] for row in rows if "compile_seconds" in row]
-    return f" Compiling, not counted, took {min(seconds):.0f} to {max(seconds):.0f} s a model." if seconds else ""
+    if not seconds:
+        return ""
+    took = f"{min(seconds):.0f} to {max(seconds):.0f} s a model"
+    return f" torch.compile took {took}, not counted; by default it leaves the recurrent layers as they are."
 
 
 def _plain(title: str) -> Callable[[dict[str, Any]], str]:

@@ -69,14 +69,18 @@ class TorchWriter(Writer):
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
-            x, state, written = torch.full((1, self.batch), self.first), self.state, []
+            x, state, written = self._start()
             for _ in range(count):
                 scores, state = self.step(x, state)
                 written.append(draw(scores[0].numpy()))
-                x = torch.from_numpy(written[-1][None])
+                x = torch.from_numpy(written[-1].reshape(1, -1))
             return written
         finally:
             torch.set_num_threads(before)
+
+    def _start(self) -> tuple[Tensor, tuple[Tensor, ...], list[Any]]:
+        """What is read first, made under inference_mode as all that follows is: else torch.compile compiles twice."""
+        return torch.full((1, self.batch), self.first), tuple(s.clone() for s in self.state), []
 
 
 class MultinomialWriter(TorchWriter):
@@ -87,7 +91,7 @@ class MultinomialWriter(TorchWriter):
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
-            x, state, written = torch.full((1, self.batch), self.first), self.state, []
+            x, state, written = self._start()
             for _ in range(units):
                 scores, state = self.step(x, state)
                 x = torch.multinomial(torch.softmax(scores[0], -1), 1).t()
@@ -267,7 +271,7 @@ def onnx_writers(model: TorchModel, state: tuple[Tensor, ...], first: int) -> di
 
 def fastest(writers: dict[str, Writer], effort: Effort) -> tuple[str, dict[str, float]]:
     """The name of the fastest, and tokens a second of one row of each."""
-    heat = Effort(rounds=3, seconds=effort.seconds / 3)
+    heat = Effort(rounds=min(5, effort.rounds), seconds=effort.seconds / 3)
     timings = alternate((Contender(name, writer) for name, writer in writers.items()), heat)
     speeds = {name: 1 / timing.seconds for name, timing in timings.items()}
     return max(speeds, key=lambda name: speeds[name]), speeds
