@@ -15,8 +15,10 @@ from unrolled.data.corpus import Scan, Tokens
 from unrolled.data.sources import TextSource
 from unrolled.data.tokenizers import Tokenizer
 from unrolled.errors import InputError
+from unrolled.tasks import recipe
 from unrolled.tasks.language_model import (
     ARCHITECTURE,
+    DEFAULT_SECONDS,
     LanguageModelTask,
     Network,
     check_memory,
@@ -27,7 +29,7 @@ from unrolled.tasks.options import LanguageModelOptions
 from unrolled.training import checkpoint
 from unrolled.training.loop import Report, Result, Stop, Trainer
 from unrolled.training.run import Run
-from unrolled.training.schedule import Clock
+from unrolled.training.schedule import RESERVE, Clock
 
 Paths = Sequence[str | os.PathLike[str]]
 
@@ -75,8 +77,11 @@ def fit_language_model(
     start = load(start_from, task=LanguageModelTask.name) if start_from is not None else None
     if start is not None:
         options = _architecture_of(start, options)
-    options = resolve(options)
     prepared = prepare(paths, options, val=val, tokenizer=start.tokenizer if start else None)
+    if options.steps is None and options.topology != "one_to_one":
+        options, why = _choose(options, prepared, clock, device)
+        prepared.notes.append(why)
+    options = resolve(options)
     task = LanguageModelTask(options, prepared.tokenizer, prepared.splits, device)
     _check_full(task)
     for note in prepared.notes:
@@ -94,6 +99,18 @@ def fit_language_model(
     if out is not None:  # last of all: until here a mistake costs nothing
         trainer.run = Run.create(out, config, overwrite)
     return _fitted(trainer, task, watch)
+
+
+def _choose(
+    options: LanguageModelOptions, prepared: "Prepared", clock: Clock, device: torch.device
+) -> tuple[LanguageModelOptions, str]:
+    """What is left open, for the time that is left."""
+    options = replace(options, seconds=options.seconds or DEFAULT_SECONDS)
+    assert options.seconds
+    flops = recipe.measure_flops(device, options.engine)
+    left = (1 - RESERVE) * options.seconds - clock.elapsed()
+    budget = recipe.Budget(left, flops, prepared.splits["train"].predictions, prepared.tokenizer.size)
+    return recipe.choose(options, budget)
 
 
 def resume_language_model(

@@ -23,12 +23,13 @@ from unrolled.training.task import Evaluation
 
 LEARNING_RATES = {"lstm": 8e-3, "gru": 3e-3, "rnn": 2e-3, "rnn_relu": 1e-3}
 """AdamW's peak rate for 256 hidden units. It goes with 1/width (Yang et al. 2022, arXiv:2203.03466), up to 1e-2."""
+DEFAULT_SECONDS = 300.0
 ARCHITECTURE = ("cell", "hidden", "layers", "embedding", "topology", "tokens")
 """The options that make a model what it is: with --start-from they come from that model."""
 
 
 def resolve(options: LanguageModelOptions) -> LanguageModelOptions:
-    """The options with every choice made."""
+    """The options with every choice made that does not depend on the text, the time or the machine (`recipe.py`)."""
     cell, hidden = options.cell or "lstm", options.hidden or 256
     return replace(
         options,
@@ -39,8 +40,10 @@ def resolve(options: LanguageModelOptions) -> LanguageModelOptions:
         topology=options.topology or "many_to_many",
         tokens=options.tokens or "char",
         batch=options.batch or 32,
+        bptt=options.bptt or 32,
+        dropout=options.dropout or 0.0,
         lr=options.lr or min(1e-2, LEARNING_RATES[cell] * 256 / hidden),
-        seconds=300 if options.seconds is None and options.steps is None else options.seconds,
+        seconds=DEFAULT_SECONDS if options.seconds is None and options.steps is None else options.seconds,
     )
 
 
@@ -49,7 +52,8 @@ class Network(nn.Module):
 
     def __init__(self, vocabulary: int, options: LanguageModelOptions) -> None:
         super().__init__()
-        assert options.cell and options.hidden and options.layers and options.embedding is not None
+        assert options.cell and options.hidden and options.layers
+        assert options.embedding is not None and options.dropout is not None
         self.table = nn.Parameter(torch.randn(vocabulary, options.embedding)) if options.embedding else None
         below = options.embedding or vocabulary
         self.topology: ManyToMany | OneToOne

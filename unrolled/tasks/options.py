@@ -11,14 +11,15 @@ CELLS = ("rnn", "rnn_relu", "lstm", "gru")
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageModelOptions(TrainingOptions):
-    """Options of a language model.
+    """Options of a language model. Under --seconds what is left open is chosen from the time, the size of the text and
+    the speed of the machine (and said); under --steps it is fixed, so that the same command gives the same bits.
 
     Attributes
     ----------
     cell
-        rnn, rnn_relu, lstm or gru. Default: lstm.
+        rnn, rnn_relu, lstm or gru. Default: chosen; under --steps lstm.
     hidden
-        Hidden units of a layer. Default: 256.
+        Hidden units of a layer. Default: chosen; under --steps 256.
     layers
         Recurrent layers. Default: 1.
     embedding
@@ -26,7 +27,7 @@ class LanguageModelOptions(TrainingOptions):
     topology
         many_to_many, or one_to_one: the next token from the current one alone, a baseline. Default: many_to_many.
     dropout
-        Between layers and before the output.
+        Between layers and before the output. Default: chosen; under --steps 0.
     forget_bias
         Start value of an LSTM's forget-gate bias.
     tokens
@@ -40,7 +41,7 @@ class LanguageModelOptions(TrainingOptions):
     layers: int | None = None
     embedding: int | None = None
     topology: Literal["many_to_many", "one_to_one"] | None = None
-    dropout: float = 0.0
+    dropout: float | None = None
     forget_bias: float = 1.0
     tokens: Literal["char", "byte"] | None = None
     val_fraction: float = 0.1
@@ -52,7 +53,7 @@ class LanguageModelOptions(TrainingOptions):
         for name in ("hidden", "layers"):
             self._at_least(name, above=0)
         self._at_least("embedding", low=0)
-        if not 0 <= self.dropout < 1:
+        if self.dropout is not None and not 0 <= self.dropout < 1:
             raise InputError(f"--dropout is {self.dropout}: it must be at least 0 and less than 1")
         if not 0 < self.val_fraction < 1:
             raise InputError(f"--val-fraction is {self.val_fraction}: it must lie between 0 and 1")

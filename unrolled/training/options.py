@@ -20,7 +20,8 @@ class TrainingOptions:
     batch
         Rows of a batch. Default: chosen for the task.
     bptt
-        Timesteps of truncated backpropagation through time, or "full" for a whole lane or document.
+        Timesteps of truncated backpropagation through time, or "full" for a whole lane or document. Default: chosen
+        for the task.
     lr
         Peak learning rate of AdamW. Default: chosen for the cell and its width.
     weight_decay
@@ -46,7 +47,7 @@ class TrainingOptions:
     seconds: float | None = None
     steps: int | None = None
     batch: int | None = None
-    bptt: str | int = 32
+    bptt: str | int | None = None
     lr: float | None = None
     weight_decay: float = 0.01
     warmup: int = 50
@@ -70,7 +71,7 @@ class TrainingOptions:
                 raise InputError(f"--{name.replace('_', '-')} is infinite: give a number")
         if not 0 <= self.seed < 2**63:
             raise InputError(f"--seed is {self.seed}: it must be from 0 to 2^63 - 1")
-        if self.bptt != "full":
+        if self.bptt not in ("full", None):
             if not str(self.bptt).isdigit() or int(self.bptt) < 1:
                 raise InputError(f"--bptt is {self.bptt!r}: give a number of timesteps from 1, or full")
             object.__setattr__(self, "bptt", int(self.bptt))
@@ -78,6 +79,7 @@ class TrainingOptions:
     @property
     def bptt_steps(self) -> int | None:
         """Timesteps of a chunk; None for full backpropagation through time."""
+        assert self.bptt is not None
         return None if self.bptt == "full" else int(self.bptt)
 
     def _at_least(self, name: str, *, low: float | None = None, above: float | None = None) -> None:

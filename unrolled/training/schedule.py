@@ -3,6 +3,9 @@
 import time
 from dataclasses import dataclass, field
 
+RESERVE = 0.05
+"""Part of the time that is kept for the final validation and saving, until it is known how long they take."""
+
 
 @dataclass
 class Clock:
@@ -25,7 +28,7 @@ class Schedule:
     def __init__(self, peak: float, warmup: int, *, steps: int | None, seconds: float | None, clock: Clock) -> None:
         self.peak, self.steps, self.seconds, self.clock = peak, steps, seconds, clock
         self.warmup = warmup if steps is None else min(warmup, max(1, steps // 10))
-        self.reserve = 0.05 * seconds if seconds is not None else 0.0
+        self.reserve = RESERVE * seconds if seconds is not None else 0.0
         self.begin: float | None = None
         """When the first update began, on the clock."""
 
