@@ -24,7 +24,9 @@ class Recurrent(nn.Module):
 
     Parameters are `weight_ih_l{k}` (G*H, I), `weight_hh_l{k}` (G*H, H), `bias_ih_l{k}` and `bias_hh_l{k}` (G*H), with
     `_reverse` for the second direction. `forget_bias`: start value of an LSTM's forget-gate bias (Gers et al. 2000;
-    1 after Jozefowicz et al. 2015); None keeps PyTorch's initialisation, uniform in ±1/sqrt(H).
+    1 after Jozefowicz et al. 2015); None keeps PyTorch's initialisation, uniform in ±1/sqrt(H). `orthogonal`: the block
+    of W_hh of each gate begins as a random orthogonal matrix (Saxe et al. 2014, arXiv:1312.6120), so that no direction
+    of the state fades or grows in the first steps.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Recurrent(nn.Module):
         dropout: float = 0.0,
         bidirectional: bool = False,
         forget_bias: float | None = None,
+        orthogonal: bool = False,
         engine: str = "auto",
         device: Any = None,
         dtype: Any = None,
@@ -55,7 +58,7 @@ class Recurrent(nn.Module):
         self.cell = cell
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.dropout, self.bidirectional = bias, float(dropout), bidirectional
-        self.forget_bias, self.engine = forget_bias, engine
+        self.forget_bias, self.orthogonal, self.engine = forget_bias, orthogonal, engine
         self._suffixes = [
             f"_l{layer}{direction}"
             for layer in range(num_layers)
@@ -86,6 +89,10 @@ class Recurrent(nn.Module):
         bound = 1 / math.sqrt(self.hidden_size)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
+        if self.orthogonal:
+            for suffix in self._suffixes:
+                for block in getattr(self, "weight_hh" + suffix).detach().chunk(self.cell.gates):
+                    nn.init.orthogonal_(block)
         if self.forget_bias is not None and self.bias:
             forget = slice(self.hidden_size, 2 * self.hidden_size)
             with torch.no_grad():
