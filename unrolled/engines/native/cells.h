@@ -25,7 +25,7 @@ struct Rnn {
   }
 
   static void backward(const vec*, vec h, const vec*, const vec* d, vec* dx, vec*, vec* ds) {
-    dx[0] = relu ? (h > splat(0) ? d[0] : splat(0)) : d[0] * (splat(1) - h * h);
+    dx[0] = relu ? (h <= splat(0) ? splat(0) : d[0]) : d[0] * (splat(1) - h * h);  // NaN passes, as in PyTorch
     ds[0] = splat(0);
   }
 };

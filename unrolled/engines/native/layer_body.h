@@ -80,10 +80,11 @@ void backward(const Call& call, const Gradients& g, const Results& to) {
   if (Cell::inner) std::copy_n(d_bias.data() + GH, H, to.d_bias_hh + own);
 
   auto d_xg = [&](int64_t k) { return g.d_xg + k * GH; };
-  auto h_before = [&](int64_t k) {
-    const int64_t t = k / B, row = k % B;  // a padded timestep has gradient zero: any finite row will do
-    return call.alive(t, row) ? call.h_before(g.outputs, t, row) : call.state[0] + row * H;
-  };
+  // a padded timestep has gradient zero, and what stands there may be NaN: zeros in its place
+  const std::vector<float> zeros(call.lengths ? std::max(H, I) : 0, 0.0f);
+  auto padded = [&](int64_t k) { return call.lengths && !call.alive(k / B, k % B); };
+  auto x_row = [&](int64_t k) { return padded(k) ? zeros.data() : call.x + k * I; };
+  auto h_before = [&](int64_t k) { return padded(k) ? zeros.data() : call.h_before(g.outputs, k / B, k % B); };
   parallel_product(own, H, N, [&](int64_t from, int64_t until, float* space) {
     product(from, until, H, N, transposed(d_xg), h_before, to.d_w_hh, H, space);
   });
@@ -94,7 +95,7 @@ void backward(const Call& call, const Gradients& g, const Results& to) {
     });
   if (call.I) {
     parallel_product(GH, I, N, [&](int64_t from, int64_t until, float* space) {
-      product(from, until, I, N, transposed(d_xg), [&](int64_t k) { return call.x + k * I; }, to.d_w_ih, I, space);
+      product(from, until, I, N, transposed(d_xg), x_row, to.d_w_ih, I, space);
     });
     if (to.d_x)
       parallel_product(N, I, GH, [&](int64_t from, int64_t until, float* space) {

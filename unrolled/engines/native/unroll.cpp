@@ -4,7 +4,10 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
+#include <initializer_list>
 #include <optional>
+#include <string>
 #include <tuple>
 
 #include "layer.h"
@@ -25,6 +28,7 @@ void parallel(int64_t n, double multiplications, const std::function<void(int64_
 
 namespace {
 
+using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using Maybe = std::optional<Tensor>;
 using namespace unrolled;
@@ -49,30 +53,63 @@ void with_cell(int64_t cell, const F& f) {
   STD_TORCH_CHECK(false, "unrolled::unroll: there is no cell ", cell);
 }
 
-void check_tokens(const Call& call, int64_t vocabulary) {
-  if (!call.tokens) return;
-  for (int64_t i = 0; i < call.T * call.B; ++i)
-    STD_TORCH_CHECK(call.tokens[i] >= 0 && call.tokens[i] < vocabulary, "token ", call.tokens[i], " at position ", i,
-                    " is not in the table of ", vocabulary, " rows");
+// What follows the checks trusts every size: so whatever the caller hands over is checked here. A size of `any` is free.
+constexpr int64_t any = -1;
+
+template <class Sizes>
+std::string in_words(const Sizes& sizes) {
+  std::string words;
+  for (int64_t size : sizes) words += (words.empty() ? "" : ", ") + (size == any ? "any" : std::to_string(size));
+  return "(" + words + ")";
 }
 
+void check(const char* name, const Tensor& t, std::initializer_list<int64_t> sizes, ScalarType type = ScalarType::Float) {
+  STD_TORCH_CHECK(t.is_cpu(), "unrolled::unroll: ", name, " is not on the CPU");
+  STD_TORCH_CHECK(t.scalar_type() == type, "unrolled::unroll: ", name, " does not hold ",
+                  type == ScalarType::Float ? "float32" : "int64");
+  const auto given = t.sizes();
+  const bool right = std::equal(given.begin(), given.end(), sizes.begin(), sizes.end(),
+                                [](int64_t a, int64_t b) { return a == b || b == any; });
+  STD_TORCH_CHECK(right, "unrolled::unroll: ", name, " has sizes ", in_words(given), ", not ", in_words(sizes));
+}
+
+void check(const char* name, const Maybe& t, std::initializer_list<int64_t> sizes, ScalarType type = ScalarType::Float) {
+  if (t) check(name, *t, sizes, type);
+}
+
+void check_integers(const Call& call, int64_t vocabulary) {
+  for (int64_t i = 0; call.tokens && i < call.T * call.B; ++i)
+    STD_TORCH_CHECK(call.tokens[i] >= 0 && call.tokens[i] < vocabulary, "unrolled::unroll: token ", call.tokens[i],
+                    " at position ", i, " is not in the table of ", vocabulary, " rows");
+  for (int64_t row = 0; call.lengths && row < call.B; ++row)
+    STD_TORCH_CHECK(call.lengths[row] >= 0 && call.lengths[row] <= call.T, "unrolled::unroll: length ",
+                    call.lengths[row], " of row ", row, " is not between 0 and ", call.T);
+}
+
+template <class Cell>
 Call make_call(const Tensor& x, const Maybe& tokens, const Maybe& w_ih, const Maybe& bias_ih, const Tensor& w_hh,
                const Maybe& bias_hh, const Tensor& h0, const Maybe& c0, const Maybe& lengths, bool reverse) {
+  STD_TORCH_CHECK(!tokens || !w_ih, "unrolled::unroll: tokens pick rows of input parts, so that w_ih is left out");
+  STD_TORCH_CHECK(w_ih || !bias_ih, "unrolled::unroll: bias_ih is added with w_ih, which is not there");
+  STD_TORCH_CHECK((Cell::states == 2) == c0.has_value(), "unrolled::unroll: c0 is for the LSTM, which needs it");
+  check("w_hh", w_hh, {any, any}), check("w_ih", w_ih, {any, any});
   Call call{};
+  const int64_t H = w_hh.size(1), GH = Cell::gates * H, I = w_ih ? w_ih->size(1) : 0;
+  STD_TORCH_CHECK(H > 0 && (I > 0 || !w_ih), "unrolled::unroll: a weight has no columns");
+  check("w_hh", w_hh, {GH, H}), check("w_ih", w_ih, {GH, I});
+  check("bias_ih", bias_ih, {GH}), check("bias_hh", bias_hh, {GH});
+  check("tokens", tokens, {any, any}, ScalarType::Long);
+  if (tokens) check("x", x, {any, GH});
+  else check("x", x, {any, any, w_ih ? I : GH});
   const Tensor& shape = tokens ? *tokens : x;
-  call.T = shape.size(0), call.B = shape.size(1), call.H = w_hh.size(1);
-  call.I = w_ih ? w_ih->size(1) : 0;
+  call.T = shape.size(0), call.B = shape.size(1), call.H = H, call.I = I;
+  check("h0", h0, {call.B, H}), check("c0", c0, {call.B, H}), check("lengths", lengths, {call.B}, ScalarType::Long);
   (w_ih ? call.x : call.input_part) = floats(x);
   call.tokens = integers(tokens);
   call.w_ih = floats(w_ih), call.bias_ih = floats(bias_ih), call.w_hh = floats(w_hh), call.bias_hh = floats(bias_hh);
   call.state[0] = floats(h0), call.state[1] = floats(c0);
   call.lengths = integers(lengths), call.reverse = reverse;
-  const int64_t GH = w_hh.size(0), last = x.size(x.dim() - 1);
-  STD_TORCH_CHECK(last == (w_ih ? call.I : GH), "unrolled::unroll: the input has ", last, " columns");
-  STD_TORCH_CHECK(!w_ih || w_ih->size(0) == GH, "unrolled::unroll: w_ih and w_hh differ in their rows");
-  STD_TORCH_CHECK(h0.size(0) == call.B && h0.size(1) == call.H, "unrolled::unroll: h0 is not (B, H)");
-  STD_TORCH_CHECK(!lengths || lengths->size(0) == call.B, "unrolled::unroll: lengths is not (B)");
-  if (!w_ih) check_tokens(call, x.size(0));
+  check_integers(call, x.size(0));
   return call;
 }
 
@@ -83,12 +120,11 @@ Unrolled unroll(Tensor x, Maybe tokens, Maybe w_ih, Maybe bias_ih, Tensor w_hh, 
   x = dense(x), tokens = dense(tokens), w_ih = dense(w_ih), bias_ih = dense(bias_ih);
   w_hh = dense(w_hh), bias_hh = dense(bias_hh), h0 = dense(h0), c0 = dense(c0);
   lengths = dense(lengths);
-  const Call call = make_call(x, tokens, w_ih, bias_ih, w_hh, bias_hh, h0, c0, lengths, reverse);
-  Tensor outputs = empty({call.T, call.B, call.H}, h0), h = empty({call.B, call.H}, h0), c, kept;
+  Tensor outputs, h, c, kept;
   with_cell(cell, [&](auto which) {
     using Cell = decltype(which);
-    STD_TORCH_CHECK(w_hh.size(0) == Cell::gates * call.H, "unrolled::unroll: w_hh has ", w_hh.size(0), " rows");
-    STD_TORCH_CHECK((Cell::states == 2) == c0.has_value(), "unrolled::unroll: c0 is for the LSTM");
+    const Call call = make_call<Cell>(x, tokens, w_ih, bias_ih, w_hh, bias_hh, h0, c0, lengths, reverse);
+    outputs = empty({call.T, call.B, call.H}, h0), h = empty({call.B, call.H}, h0);
     c = Cell::states == 2 ? empty({call.B, call.H}, h0) : empty({0}, h0);
     kept = keep && Cell::kept ? empty({call.T, call.B, Cell::kept * call.H}, h0) : empty({0}, h0);
     float* const final[2] = {out(h), out(c)};
@@ -101,24 +137,22 @@ using Seven = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>
 
 Seven unroll_backward(Maybe d_outputs, Maybe d_h, Maybe d_c, Tensor outputs, Tensor kept, Tensor x, Maybe tokens, Maybe w_ih,
                        Tensor w_hh, Tensor h0, Maybe c0, Maybe lengths, int64_t cell, bool reverse, bool need_x) {
-  d_outputs = dense(d_outputs), d_h = dense(d_h), d_c = dense(d_c);
+  d_outputs = dense(d_outputs), d_h = dense(d_h), d_c = dense(d_c), outputs = dense(outputs), kept = dense(kept);
   x = dense(x), tokens = dense(tokens), w_ih = dense(w_ih), w_hh = dense(w_hh);
   h0 = dense(h0), c0 = dense(c0), lengths = dense(lengths);
-  const Call call = make_call(x, tokens, w_ih, {}, w_hh, {}, h0, c0, lengths, reverse);
-  const int64_t GH = w_hh.size(0), H = call.H;
-  Tensor d_xg = empty({call.T, call.B, GH}, h0), d_x = d_xg, d_w_ih = empty({0}, h0);
-  if (w_ih) {
-    d_x = need_x ? empty({call.T, call.B, call.I}, h0) : empty({0}, h0);
-    d_w_ih = empty({GH, call.I}, h0);
-  } else if (tokens) {
-    d_x = empty({x.size(0), GH}, h0);
-  }
-  Tensor d_bias_ih = empty({GH}, h0), d_bias_hh = empty({GH}, h0), d_w_hh = empty({GH, H}, h0);
-  Tensor d_h0 = empty({call.B, H}, h0), d_c0 = empty({0}, h0);
+  Tensor d_x, d_w_ih, d_bias_ih, d_bias_hh, d_w_hh, d_h0, d_c0;
   with_cell(cell, [&](auto which) {
     using Cell = decltype(which);
-    Tensor d_inner = Cell::inner ? empty({call.T, call.B, H}, h0) : empty({0}, h0);
-    if (Cell::states == 2) d_c0 = empty({call.B, H}, h0);
+    const Call call = make_call<Cell>(x, tokens, w_ih, {}, w_hh, {}, h0, c0, lengths, reverse);
+    const int64_t T = call.T, B = call.B, H = call.H, GH = Cell::gates * H;
+    check("outputs", outputs, {T, B, H}), check("d_outputs", d_outputs, {T, B, H});
+    check("d_h", d_h, {B, H}), check("d_c", d_c, {B, H});
+    if (Cell::kept) check("kept", kept, {T, B, Cell::kept * H});
+    Tensor d_xg = empty({T, B, GH}, h0), d_inner = Cell::inner ? empty({T, B, H}, h0) : empty({0}, h0);
+    d_x = w_ih ? need_x ? empty({T, B, call.I}, h0) : empty({0}, h0) : tokens ? empty({x.size(0), GH}, h0) : d_xg;
+    d_w_ih = w_ih ? empty({GH, call.I}, h0) : empty({0}, h0), d_w_hh = empty({GH, H}, h0);
+    d_bias_ih = empty({GH}, h0), d_bias_hh = empty({GH}, h0);
+    d_h0 = empty({B, H}, h0), d_c0 = Cell::states == 2 ? empty({B, H}, h0) : empty({0}, h0);
     const Gradients g{floats(outputs), floats(kept), floats(d_outputs), {floats(d_h), floats(d_c)},
                       out(d_xg),       out(d_inner), {out(d_h0), out(d_c0)}};
     backward<Cell>(call, g,
