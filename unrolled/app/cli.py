@@ -156,6 +156,7 @@ def sample(
     from unrolled.tasks.fitting import pick_device
     from unrolled.tasks.models import load
 
+    _say_what_takes_long()
     loaded = load(model, pick_device(device), task="language-model")
     seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
     how: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
@@ -192,6 +193,7 @@ def evaluate(
     from unrolled.tasks.fitting import pick_device
     from unrolled.tasks.models import load
 
+    _say_what_takes_long()
     metrics = load(model, pick_device(device)).evaluate(*data, split=split)
     if json:
         _print_json({"model": str(model), "data": [str(d) for d in data], "split": split, **metrics})
@@ -216,6 +218,7 @@ def demo(*, seconds: float = 60.0, out: Path = Path("runs/demo"), overwrite: boo
     from unrolled.app.signals import Signals
     from unrolled.training.schedule import Clock
 
+    _say_what_takes_long()
     with Signals() as signals:
         run_demo(seconds, out, overwrite or out == Path("runs/demo"), Clock(started=STARTED), signals.stop)
     return signals.exit_code
@@ -226,6 +229,7 @@ def doctor(*, json: JsonFlag = False) -> int:
     """Say what this machine offers: versions, cores, engines, speed."""
     from unrolled.app.doctor import examine, lines
 
+    _say_what_takes_long()
     findings = examine()
     if json:
         _print_json(findings)
@@ -234,12 +238,20 @@ def doctor(*, json: JsonFlag = False) -> int:
     return 0
 
 
+def _say_what_takes_long() -> None:
+    """Compiling the kernels, at first use, is announced on standard error."""
+    from unrolled.engines.native import build
+
+    build.building_note = lambda note: print(note, file=sys.stderr, flush=True)
+
+
 def _training(start: Any, out: Path, as_json: bool) -> int:
     """Run a training with signals, progress and a summary; `start` takes clock, report and stop."""
     from unrolled.app.progress import plain
     from unrolled.app.signals import Signals
     from unrolled.training.schedule import Clock
 
+    _say_what_takes_long()
     with Signals() as signals:
         fitted: Fitted = start(clock=Clock(started=STARTED), report=plain, stop=signals.stop)
     summary = _summary(fitted, out)

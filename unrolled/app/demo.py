@@ -30,8 +30,8 @@ def library_source() -> list[Path]:
 
 
 def run_demo(seconds: float, out: Path, overwrite: bool, clock: Clock, stop: Callable[[int], bool]) -> dict[str, float]:
-    """Train the baseline and an LSTM on the same text, print both beside xz. Returns bits a character."""
-    options = LanguageModelOptions(seconds=seconds, cell="lstm", hidden=256)
+    """Train the baseline and a recurrent network on the same text, print both beside xz. Returns bits a character."""
+    options = LanguageModelOptions(seconds=seconds)
     Run.check(out, overwrite)
     files = library_source()
     size = sum(f.stat().st_size for f in files)
@@ -46,7 +46,7 @@ def run_demo(seconds: float, out: Path, overwrite: bool, clock: Clock, stop: Cal
     figures = {"one_to_one": baseline.result.metrics["bits_per_character"]}
     _say(f"   {figures['one_to_one']:.3f} bits a character. It writes like this:")
     _show(baseline.model)
-    _say("\n2. With memory: an LSTM, its state carried from chunk to chunk.")
+    _say("\n2. With memory: a recurrent network, its state carried from chunk to chunk.")
     fitted = fit_language_model(
         files,
         options=options,
@@ -60,7 +60,7 @@ def run_demo(seconds: float, out: Path, overwrite: bool, clock: Clock, stop: Cal
     if not fitted.result.finished:
         _say(f"stopped; go on with:\n  unrolled resume {out}")
         return figures
-    figures["lstm"] = fitted.result.metrics["bits_per_character"]
+    figures["recurrent"] = fitted.result.metrics["bits_per_character"]
     _say("   at the end:")
     _show(fitted.model, length=400)
     figures["xz"] = _xz(files)
@@ -68,7 +68,7 @@ def run_demo(seconds: float, out: Path, overwrite: bool, clock: Clock, stop: Cal
     for name, what in (
         ("one_to_one", "no memory"),
         ("xz", "xz -9e, having packed the training text"),
-        ("lstm", "LSTM"),
+        ("recurrent", f"{fitted.model.options.cell} with {fitted.model.options.hidden} units"),
     ):
         _say(f"  {figures[name]:6.3f}  {what}")
     _say(

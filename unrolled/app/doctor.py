@@ -12,6 +12,7 @@ import torch
 import unrolled
 from unrolled.cells import CELLS, Inputs
 from unrolled.engines import ENGINES, auto_order
+from unrolled.engines.native import build
 from unrolled.nn import Recurrent
 from unrolled.tasks.fitting import pick_device
 
@@ -32,6 +33,7 @@ def examine() -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
         "disk_free_gib": round(shutil.disk_usage(".").free / 2**30, 1),
         "compiler": shutil.which("c++") or shutil.which("g++") or shutil.which("clang++"),
+        "kernels": build.where(),
         "matrix_gflops": round(_matrix_gflops(device), 1),
         "auto_order": {cell: list(auto_order(device.type, CELLS[cell])) for cell in CELLS},
         "engines": {name: {cell: _try(name, cell, device) for cell in CELLS} for name in ENGINES},

@@ -72,7 +72,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
             _panel(axis, title, found, results["machine"])
         machine = results["machine"]
         figure.suptitle(
-            f"{machine['cpu']}, {machine['threads']} threads: {machine['matrix_gflops']:.0f} GFLOP/s, "
+            f"{machine['cpu']}, {machine['threads']} thread{'s'[: machine['threads'] > 1]}: {machine['matrix_gflops']:.0f} GFLOP/s, "
             f"{machine['bandwidth_gbs']:.0f} GB/s as measured",
             color=DARK,
         )
@@ -96,7 +96,7 @@ def _panel(axis: Any, title: str, found: list[Point], machine: dict[str, Any]) -
     for name in dict.fromkeys(p.name for p in found):
         of = [p for p in found if p.name == name]
         colour, marker = (OURS_COLOUR, "o") if name == OURS else (PEER_COLOUR, MARKERS.get(name, "X"))
-        shown = name if name == OURS else f"{name} (where it is the best peer)"
+        shown = name if name == OURS else f"best peer: {name}"
         style = {"color": colour, "marker": marker, "s": 42, "zorder": 3, "label": shown}
         axis.scatter([p.intensity for p in of], [p.gflops for p in of], **style)
     axis.set(xscale="log", yscale="log", title=title, xlim=(low, high))
@@ -109,16 +109,16 @@ def _panel(axis: Any, title: str, found: list[Point], machine: dict[str, Any]) -
         side.set_minor_formatter(NullFormatter())
     axis.grid(True, which="major", color="#ececec", linewidth=0.7)
     axis.tick_params(colors=DARK, which="both")
-    axis.legend(loc="lower right", frameon=True, labelcolor=DARK)
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.09), "ncols": 4}  # below, where it covers no mark
+    axis.legend(frameon=False, labelcolor=DARK, **place)
 
 
 def _label(figure: Any, axis: Any, found: list[Point], machine: dict[str, Any]) -> None:
-    """Name each mark where there is room: a label may touch no other label, no mark, no roof and not the legend."""
+    """Name each mark where there is room: a label may touch no other label, no mark and no roof."""
     figure.canvas.draw()
     marks = [axis.transData.transform((p.intensity, p.gflops)) for p in found]
     roof = _roof_pixels(axis, machine)
-    taken = [axis.get_legend().get_window_extent()]
-    taken += [_around(x, y, 8) for x, y in marks] + [_around(x, y, 3) for x, y in roof]
+    taken = [_around(x, y, 8) for x, y in marks] + [_around(x, y, 3) for x, y in roof]
     taken += [_name_roofs(axis, roof, machine)]
     for point in sorted(found, key=lambda p: (p.name != OURS, -p.gflops)):
         colour, size = (OURS_COLOUR, 9.5) if point.name == OURS else (PEER_COLOUR, 8.5)
