@@ -72,8 +72,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
             _panel(axis, title, found, results["machine"])
         machine = results["machine"]
         figure.suptitle(
-            f"{machine['cpu']}, threads: {machine['threads']}. Measured: {machine['matrix_gflops']:.0f} GFLOP/s in matrix "
-            f"products, {machine['bandwidth_gbs']:.0f} GB/s of memory",
+            f"{machine['cpu']}, threads: {machine['threads']}. "
+            f"Measured: {machine['matrix_gflops']:.0f} GFLOP/s in matrix products, {machine['bandwidth_gbs']:.0f} GB/s of memory",
             color=DARK,
         )
         figure.tight_layout()
