@@ -73,7 +73,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
         machine = results["machine"]
         figure.suptitle(
             f"{machine['cpu']}, threads: {machine['threads']}. "
-            f"Measured: {machine['matrix_gflops']:.0f} GFLOP/s in matrix products, {machine['bandwidth_gbs']:.0f} GB/s of memory",
+            f"Measured: {machine['matrix_gflops']:.0f} GFLOP/s in matrix products, "
+            f"{machine['bandwidth_gbs']:.0f} GB/s of memory",
             color=DARK,
         )
         figure.tight_layout()
