@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unrolled.cells import Cell, Inputs, State, Weights
 from unrolled.engines.native import build
+from unrolled.engines.native.compiler import NativeError
 
 NUMBERS = {"rnn_tanh": 0, "rnn_relu": 1, "lstm": 2, "gru": 3}
 """The cells as `native/unroll.cpp` knows them."""
@@ -24,15 +25,14 @@ class Fused:
     def refuses(self, cell: Cell, w: Weights, inputs: Inputs, state: State) -> str | None:
         if cell.name not in NUMBERS:
             return f"there is no compiled kernel for the cell {cell.name}"
-        if w.hh.device.type != "cpu":
-            return f"the compiled kernels run on the CPU, and the weights are on {w.hh.device}"
-        tensors = (*w, *state, inputs.table, inputs.constant, inputs.x if inputs.x.is_floating_point() else None)
-        other = next((t.dtype for t in tensors if t is not None and t.dtype != torch.float32), None)
-        if other is not None:
-            return f"the compiled kernels compute in float32, and there is {other}"
+        for t in (*w, *state, *inputs):
+            if t is not None and t.device.type != "cpu":
+                return f"the compiled kernels run on the CPU, and there is a tensor on {t.device}"
+            if t is not None and t.dtype != torch.float32 and not (t is inputs.x and inputs.is_tokens):
+                return f"the compiled kernels compute in float32, and there is {t.dtype}"
         if torch.is_autocast_enabled("cpu"):
             return "the compiled kernels compute in float32 and do not run under autocast"
-        return build.unavailable()
+        return register()
 
     def unroll(
         self,
@@ -43,8 +43,9 @@ class Fused:
         lengths: Tensor | None = None,
         reverse: bool = False,
     ) -> tuple[Tensor, State]:
+        if reason := register():
+            raise NativeError(reason)
         x, tokens, w_ih, bias_ih = _input_part(cell, w, inputs)
-        register()
         if lengths is not None:
             lengths = lengths.to(device="cpu", dtype=torch.int64)
         c0 = state[1] if cell.states > 1 else None
@@ -72,12 +73,25 @@ def _input_part(cell: Cell, w: Weights, inputs: Inputs) -> tuple[Tensor, Tensor 
 _registrations: torch.library.Library | None = None
 
 
-def register() -> None:
-    """Load the compiled operators and tell PyTorch their shapes and derivatives; once a process."""
+def register() -> str | None:
+    """Load the compiled operators and tell PyTorch their shapes and derivatives, once a process; or say why not."""
+    if reason := build.unavailable():
+        return reason
+    if _registrations is None:
+        with build.lock:
+            _register()
+    return None
+
+
+# torch.compile calls it when it traces, and takes the answer for good: it could not trace through building, nor a lock.
+# (That is all torch.compiler.assume_constant_result does, but to call it imports the compiler, which takes a second.)
+register._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _register() -> None:
     global _registrations
-    if _registrations is not None:
+    if _registrations is not None:  # another thread was first
         return
-    build.load()
     torch.library.register_fake("unrolled::unroll", _unroll_shapes)
     torch.library.register_fake("unrolled::unroll_backward", _backward_shapes)
     # not by torch.library.register_autograd: its wrapper takes 50 microseconds a call, as much as a small layer
@@ -167,7 +181,7 @@ class _Unroll(_Differentiable):
             outputs, h, c, kept = _Unroll.operator()(*args)
         x, tokens, w_ih, _, w_hh, _, h0, c0, lengths, ctx.cell, ctx.reverse, _ = args
         ctx.save_for_backward(outputs, kept, x, tokens, w_ih, w_hh, h0, c0, lengths)
-        ctx.mark_non_differentiable(kept)
+        ctx.mark_non_differentiable(kept, *(() if c0 is not None else (c,)))
         ctx.set_materialize_grads(False)  # zeros for what no gradient reaches are as large as what does
         return outputs, h, c, kept
 

@@ -37,7 +37,8 @@ ABOUT_SECONDS = 10
 building_note: Callable[[str], None] | None = None
 """Told once, before a wait of seconds, what is being waited for."""
 
-_lock = threading.Lock()
+lock = threading.Lock()
+"""Held while the operators are being built, loaded or registered."""
 _where: str | None = None
 _failure: str | None = None
 
@@ -51,7 +52,7 @@ def load() -> None:
 def unavailable() -> str | None:
     """Why there are no compiled kernels, in one sentence; None where they are loaded. The first call builds them."""
     global _where, _failure
-    with _lock:
+    with lock:
         if _where is None and _failure is None:
             try:
                 _where = _build_and_load(SOURCES)
@@ -230,8 +231,8 @@ def _note(text: str) -> None:
 
 def _fresh_lock() -> None:
     """A process forked while a thread of its parent was building must not wait for that thread, which it has not."""
-    global _lock
-    _lock = threading.Lock()
+    global lock
+    lock = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows

@@ -25,7 +25,8 @@ struct Rnn {
   }
 
   static void backward(const vec*, vec h, const vec*, const vec* d, vec* dx, vec*, vec* ds) {
-    dx[0] = relu ? (h <= splat(0) ? splat(0) : d[0]) : d[0] * (splat(1) - h * h);  // NaN passes, as in PyTorch
+    if (relu) dx[0] = h <= splat(0) ? splat(0) : d[0];  // where h is NaN it passes, as in PyTorch
+    else dx[0] = d[0] * (splat(1) - h * h);
     ds[0] = splat(0);
   }
 };

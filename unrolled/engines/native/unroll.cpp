@@ -53,17 +53,19 @@ void with_cell(int64_t cell, const F& f) {
   STD_TORCH_CHECK(false, "unrolled::unroll: there is no cell ", cell);
 }
 
-// What follows the checks trusts every size: so whatever the caller hands over is checked here. A size of `any` is free.
+// What follows the checks trusts every size, so whatever the caller hands over is checked. A size of `any` is free.
 constexpr int64_t any = -1;
 
-template <class Sizes>
-std::string in_words(const Sizes& sizes) {
+template <class List>
+std::string in_words(const List& sizes) {
   std::string words;
   for (int64_t size : sizes) words += (words.empty() ? "" : ", ") + (size == any ? "any" : std::to_string(size));
   return "(" + words + ")";
 }
 
-void check(const char* name, const Tensor& t, std::initializer_list<int64_t> sizes, ScalarType type = ScalarType::Float) {
+using Sizes = std::initializer_list<int64_t>;
+
+void check(const char* name, const Tensor& t, Sizes sizes, ScalarType type = ScalarType::Float) {
   STD_TORCH_CHECK(t.is_cpu(), "unrolled::unroll: ", name, " is not on the CPU");
   STD_TORCH_CHECK(t.scalar_type() == type, "unrolled::unroll: ", name, " does not hold ",
                   type == ScalarType::Float ? "float32" : "int64");
@@ -73,7 +75,7 @@ void check(const char* name, const Tensor& t, std::initializer_list<int64_t> siz
   STD_TORCH_CHECK(right, "unrolled::unroll: ", name, " has sizes ", in_words(given), ", not ", in_words(sizes));
 }
 
-void check(const char* name, const Maybe& t, std::initializer_list<int64_t> sizes, ScalarType type = ScalarType::Float) {
+void check(const char* name, const Maybe& t, Sizes sizes, ScalarType type = ScalarType::Float) {
   if (t) check(name, *t, sizes, type);
 }
 
@@ -146,7 +148,8 @@ Seven unroll_backward(Maybe d_outputs, Maybe d_h, Maybe d_c, Tensor outputs, Ten
     const Call call = make_call<Cell>(x, tokens, w_ih, {}, w_hh, {}, h0, c0, lengths, reverse);
     const int64_t T = call.T, B = call.B, H = call.H, GH = Cell::gates * H;
     check("outputs", outputs, {T, B, H}), check("d_outputs", d_outputs, {T, B, H});
-    check("d_h", d_h, {B, H}), check("d_c", d_c, {B, H});
+    check("d_h", d_h, {B, H});
+    if (Cell::states == 2) check("d_c", d_c, {B, H});
     if (Cell::kept) check("kept", kept, {T, B, Cell::kept * H});
     Tensor d_xg = empty({T, B, GH}, h0), d_inner = Cell::inner ? empty({T, B, H}, h0) : empty({0}, h0);
     d_x = w_ih ? need_x ? empty({T, B, call.I}, h0) : empty({0}, h0) : tokens ? empty({x.size(0), GH}, h0) : d_xg;

@@ -158,7 +158,10 @@ void forward_slice(const Call& call, const Weights<Cell>& w, int64_t begin, int6
         }
     }
     for (int64_t r = 0; r < rows; ++r)
-      if (!call.alive(t, begin + r)) std::fill_n(outputs + (t * B + begin + r) * H, H, 0.0f);
+      if (const int64_t n = t * B + begin + r; !call.alive(t, begin + r)) {
+        std::fill_n(outputs + n * H, H, 0.0f);
+        if (kept) std::fill_n(kept + n * Cell::kept * H, Cell::kept * H, 0.0f);  // so that no run differs from another
+      }
     std::swap(h, h_next);
   }
   for (int64_t r = 0; r < rows; ++r) {

@@ -99,8 +99,8 @@ inline vec exp(vec x) {
 
 inline vec sigmoid(vec x) { return splat(1.0f) / (splat(1.0f) + exp(-x)); }
 
-// A rational function, x (1 + s p(s)) / q(s) with s = x²: so that near 0 it is x itself. The coefficients are a minimax fit of
-// the relative error on (0, 9], 4e-8 before rounding; beyond 9.1 it is above 1, so that the last clamp makes 1 of it.
+// A rational function, x (1 + s p(s)) / q(s) with s = x², so that near 0 it is x itself. The coefficients are a minimax
+// fit of the relative error on (0, 9], 4e-8 before rounding; beyond 9.1 it exceeds 1, and the last clamp makes 1 of it.
 inline vec tanh(vec x) {
   x = clamp(x, -10.0f, 10.0f);
   vec s = x * x;
