@@ -21,7 +21,7 @@ class Team {
  public:
   using Clock = std::chrono::steady_clock;
 
-  // One of the threads. All make the same steps, in each the same meetings.
+  // One of the threads. All make the same steps, in each the same meetings, at least two.
   class Worker {
    public:
     Worker(Team& team, int number) : team(team), number(number), members(team.members), last(Clock::now()) {}
@@ -29,6 +29,7 @@ class Team {
     // To be asked at the beginning of each step; false where this worker is no longer needed.
     bool goes_on() {
       members = team.members;
+      begun = false;
       return number < members;
     }
     // [from, to) of `all`, which is this worker's part.
@@ -40,7 +41,9 @@ class Team {
       if (members == 1) return;
       const auto came = Clock::now();
       worked += came - last;
-      if (number == 0 && team.crowded) team.members = 1;  // which all see when the next step begins
+      // once all have begun this step, so that all see it when they begin the next
+      if (number == 0 && begun && team.crowded) team.members = 1;
+      begun = true;
       team.wait(members);
       last = Clock::now();
       if (last - came > std::chrono::microseconds(50)) waited += last - came;
@@ -51,6 +54,7 @@ class Team {
     Team& team;
     const int number;
     int members;
+    bool begun = false;  // this step's first meeting is over
     Clock::time_point last;  // when the last meeting was over
     Clock::duration worked{}, waited{};
   };
