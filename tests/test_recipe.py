@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from unrolled.cells import CELLS, Inputs
 from unrolled.nn import Recurrent
-from unrolled.nn.dropout import variational_dropout
+from unrolled.nn.dropout import dropout
 from unrolled.tasks import recipe
 from unrolled.tasks.fitting import fit_language_model
 from unrolled.tasks.options import LanguageModelOptions
@@ -82,14 +82,21 @@ def test_under_seconds_the_choice_is_said_and_stored(shared_data: Path, tmp_path
 # The parts
 
 
-def test_variational_dropout_drops_the_same_features_at_every_timestep() -> None:
+def test_dropout_is_dropout() -> None:
     torch.manual_seed(0)
-    x = torch.ones(5, 40, 50)
-    dropped = variational_dropout(x, 0.3, training=True)
-    assert torch.equal(dropped, dropped[:1].expand_as(dropped))
-    assert dropped.unique().tolist() == [0.0, pytest.approx(1 / 0.7)]
-    assert dropped.mean() == pytest.approx(1, abs=0.05)
-    assert variational_dropout(x, 0.3, training=False) is x and variational_dropout(x, 0.0, training=True) is x
+    x = torch.ones(31, 40, 53, requires_grad=True)
+    dropped = dropout(x, 0.3, training=True)
+    assert dropped.unique().tolist() == [0.0, pytest.approx(1 / 0.7, rel=1e-4)]
+    assert (dropped == 0).float().mean() == pytest.approx(0.3, abs=0.006)
+    for axis in range(3):  # no pattern along time, rows or features
+        assert (dropped == 0).float().mean([a for a in range(3) if a != axis]).std() < 0.03
+    (gradient,) = torch.autograd.grad(dropped.sum(), x)
+    assert torch.equal(gradient, dropped)
+    torch.manual_seed(0)
+    assert torch.equal(dropout(x, 0.3, training=True), dropped)
+    assert not torch.equal(dropout(x, 0.3, training=True), dropped)
+    assert torch.equal(dropout(x, 0.3, training=False), x) and torch.equal(dropout(x, 0.0, training=True), x)
+    assert not dropout(x, 1.0, training=True).any()
 
 
 def test_orthogonal_start_makes_each_gate_a_rotation() -> None:

@@ -10,14 +10,13 @@ import warnings
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from unrolled.cells import CELLS, Cell, Inputs, State, Weights
 from unrolled.engines import Engine, choose
 from unrolled.errors import InputError
-from unrolled.nn.dropout import variational_dropout
+from unrolled.nn.dropout import dropout
 
 
 class Recurrent(nn.Module):
@@ -27,8 +26,7 @@ class Recurrent(nn.Module):
     `_reverse` for the second direction. `forget_bias`: start value of an LSTM's forget-gate bias (Gers et al. 2000;
     1 after Jozefowicz et al. 2015); None keeps PyTorch's initialisation, uniform in ±1/sqrt(H). `orthogonal`: the block
     of W_hh of each gate begins as a random orthogonal matrix (Saxe et al. 2014, arXiv:1312.6120), so that no direction
-    of the state fades or grows in the first steps. `variational`: dropout between layers drops the same features at
-    every timestep, instead of others at each as `torch.nn` does.
+    of the state fades or grows in the first steps.
     """
 
     def __init__(
@@ -43,7 +41,6 @@ class Recurrent(nn.Module):
         bidirectional: bool = False,
         forget_bias: float | None = None,
         orthogonal: bool = False,
-        variational: bool = False,
         engine: str = "auto",
         device: Any = None,
         dtype: Any = None,
@@ -62,7 +59,6 @@ class Recurrent(nn.Module):
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.dropout, self.bidirectional = bias, float(dropout), bidirectional
         self.forget_bias, self.orthogonal, self.engine = forget_bias, orthogonal, engine
-        self.variational = variational
         self._suffixes = [
             f"_l{layer}{direction}"
             for layer in range(num_layers)
@@ -143,8 +139,7 @@ class Recurrent(nn.Module):
                 final.append(end)
             outputs = torch.cat(sides, -1) if self.bidirectional else sides[0]
             if self.dropout and layer < self.num_layers - 1:
-                drop = variational_dropout if self.variational else F.dropout
-                outputs = drop(outputs, self.dropout, self.training)
+                outputs = dropout(outputs, self.dropout, self.training)
             inputs = Inputs(outputs)
         return outputs, _stack(final)
 

@@ -71,7 +71,6 @@ class Network(nn.Module):
                 dropout=options.dropout,
                 forget_bias=options.forget_bias if options.cell == "lstm" else None,
                 orthogonal=True,
-                variational=True,
                 engine=options.engine,
             )
             self.topology = ManyToMany(recurrent, vocabulary, options.dropout)

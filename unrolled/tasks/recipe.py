@@ -22,8 +22,6 @@ WIDTH_AT_TERAFLOP = 192
 WIDEST, NARROWEST = 1024, 64
 GRU_UNTIL = 3e12
 """Up to so many operations a GRU learns more than an LSTM does."""
-OVERHEAD = 0.85
-"""Part of a training's time that goes into its layers."""
 
 
 class Budget(NamedTuple):
@@ -39,7 +37,7 @@ class Budget(NamedTuple):
 
     @property
     def operations(self) -> float:
-        return self.flops * OVERHEAD * max(self.seconds, 1.0)
+        return self.flops * max(self.seconds, 1.0)
 
 
 def choose(options: LanguageModelOptions, budget: Budget) -> tuple[LanguageModelOptions, str]:
