@@ -25,7 +25,7 @@ def run_tests(cache: Path, chosen: str, **environment: str) -> None:
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("UNROLLED_NATIVE", "PYTEST"))}
     path = os.pathsep.join([str(Path(unrolled.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not slow", "-k", chosen]
+        [sys.executable, "-m", "pytest", "-qsx", "-p", "no:cacheprovider", "-m", "not slow", "-k", chosen]
         + [str(HERE / name) for name in ("test_fused.py", "test_fused_operators.py")],
         env=inherited | {"PYTHONPATH": path.rstrip(os.pathsep), "UNROLLED_CACHE": str(cache)} | environment,
         cwd=HERE.parent,
