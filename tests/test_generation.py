@@ -9,11 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from unrolled.cells import CELLS, Inputs
-from unrolled.data.tokenizers import ByteTokenizer, CharTokenizer, TextDecoder, Tokenizer
 from unrolled.decoding import sampling
 from unrolled.decoding.sampling import Sampling, draw, generate, probabilities
 from unrolled.decoding.writers import CompiledWriter, Stack, TorchWriter, writer_for
@@ -69,6 +66,11 @@ def in_python(model: LanguageModel) -> LanguageModel:
     return model
 
 
+def writer_of(model: LanguageModel) -> sampling.Writer:
+    scores, state = model._read("a", 1)
+    return writer_for(model.network.topology, model.network.table, model.tokenizer.trained, scores, state)
+
+
 def a_stack(
     cell: str, layers: int, hidden: int, rows: int, *, tokens: int = 30, bias: bool = True
 ) -> tuple[ManyToMany, torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]:
@@ -103,21 +105,43 @@ def uniforms(count: int, rows: int) -> np.ndarray:
 # The same text as the Python path
 
 
+def assert_same_tokens(ours: LanguageModel, python: LanguageModel, count: int, how: Sampling) -> None:
+    """`count` tokens, and the first difference excused where noise as small as rounding makes it in Python too."""
+    u = uniforms(count, 1)
+    kernel, stepper = writer_of(ours), writer_of(python)
+    assert isinstance(kernel, CompiledWriter)
+    assert isinstance(stepper, TorchWriter)
+    for number, token in zip(u, kernel.write(u, how), strict=True):
+        scores = stepper.scores.numpy()
+        if stepper.write(number[None], how) != token:
+            noise = np.random.default_rng(0).normal(scale=2e-6, size=(300, scores.shape[1]))
+            assert token in draw(probabilities(scores + noise, how), number.repeat(300))
+            return
+
+
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("cell", ["rnn", "rnn_relu", "lstm", "gru"])
-def test_text_is_that_of_the_python_path(make_calm: Make, cell: str, layers: int) -> None:
+def test_tokens_are_those_of_the_python_path(make_calm: Make, cell: str, layers: int) -> None:
     options = {"cell": cell, "layers": layers, "hidden": 20}
     ours, python = make_calm(ALPHABET, **options), in_python(make_calm(ALPHABET, **options))
     for how in HOWS:
-        assert same(ours.sample("so ", 700, seed=2, **how), python.sample("so ", 700, seed=2, **how))
+        assert_same_tokens(ours, python, 500, Sampling(**how))
 
 
 @pytest.mark.parametrize("options", [{"embedding": 0}, {"hidden": 1}, {"hidden": 100, "layers": 2}], ids=str)
 @pytest.mark.parametrize("characters", [ALPHABET, "가나다라마바사\n", None], ids=["char", "korean", "byte"])
 def test_one_hot_tokens_bytes_and_ragged_sizes(make_calm: Make, characters: str, options: dict[str, int]) -> None:
     ours, python = make_calm(characters, **options), in_python(make_calm(characters, **options))
-    for how in ({}, {"temperature": 0.6, "top_k": 30}):
-        assert same(ours.sample("나 é", 300, seed=1, **how), python.sample("나 é", 300, seed=1, **how))
+    for how in (Sampling(), Sampling(temperature=0.6, top_k=30)):
+        assert_same_tokens(ours, python, 300, how)
+
+
+@pytest.mark.parametrize("characters", [ALPHABET, "가나다라마바사\n", None], ids=["char", "korean", "byte"])
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+def test_text_is_that_of_the_python_path(make_calm: Make, cell: str, characters: str | None) -> None:
+    ours, python = make_calm(characters, cell=cell), in_python(make_calm(characters, cell=cell))
+    for prompt in ("", "나 é, \n"):
+        assert same(ours.sample(prompt, 120, seed=1), python.sample(prompt, 120, seed=1))
 
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
@@ -238,11 +262,6 @@ def test_what_was_written_before_the_numbers_ended_is_shown(make_model: Make) ->
 # Who writes
 
 
-def writer_of(model: LanguageModel) -> sampling.Writer:
-    scores, state = model._read("a", 1)
-    return writer_for(model.network.topology, model.network.table, model.tokenizer.trained, scores, state)
-
-
 def test_the_compiled_writer_is_taken_where_it_can_be(make_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(writer_of(make_model()), CompiledWriter)
     assert isinstance(writer_of(make_model(engine="fused")), CompiledWriter)
@@ -325,19 +344,3 @@ def test_texts_can_be_written_in_turns(make_model: Make) -> None:
     for pieces in itertools.zip_longest(*streams, fillvalue=""):
         texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
     assert texts == [model.sample("", 300, seed=seed) for seed in (1, 2)]
-
-
-@given(st.data())
-def test_tokens_decode_together_as_they_do_one_by_one(data: st.DataObject) -> None:
-    tokenizer: Tokenizer = data.draw(st.sampled_from([ByteTokenizer(), CharTokenizer("ab가é")]))
-    text = data.draw(st.text("ab가é한𝄞", max_size=12))
-    tokens = tokenizer.encode(text).tolist()
-    for at in data.draw(st.lists(st.integers(0, max(0, len(tokens) - 1)), max_size=3)):
-        if tokens:
-            tokens[at] = data.draw(st.integers(0, tokenizer.size - 1))
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(tokens)), max_size=3)))
-    together, one_by_one = TextDecoder(tokenizer), TextDecoder(tokenizer)
-    for begin, end in itertools.pairwise([0, *cuts, len(tokens)]):
-        expected = "".join(one_by_one.feed(token) for token in tokens[begin:end])
-        assert together.feed_all(tokens[begin:end]) == expected
-    assert together.flush() == one_by_one.flush()

@@ -1,5 +1,6 @@
 """Tokenisers: every text comes back exactly, and whatever a model emits is shown as valid UTF-8."""
 
+import itertools
 import json
 import unicodedata
 
@@ -164,3 +165,19 @@ def test_half_a_byte_makes_no_sense_alone() -> None:
         assert ("a" in text) == (a in tokens)
         assert "b" not in text
     assert decode(tokenizer, [low, high, low, high]) == "\ufffdb\ufffd"
+
+
+@given(st.data())
+def test_tokens_decode_together_as_they_do_one_by_one(data: st.DataObject) -> None:
+    tokenizer: Tokenizer = data.draw(st.sampled_from([ByteTokenizer(), CharTokenizer("ab가é")]))
+    text = data.draw(st.text("ab가é한𝄞", max_size=12))
+    tokens = tokenizer.encode(text).tolist()
+    for at in data.draw(st.lists(st.integers(0, max(0, len(tokens) - 1)), max_size=3)):
+        if tokens:
+            tokens[at] = data.draw(st.integers(0, tokenizer.size - 1))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(tokens)), max_size=3)))
+    together, one_by_one = TextDecoder(tokenizer), TextDecoder(tokenizer)
+    for begin, end in itertools.pairwise([0, *cuts, len(tokens)]):
+        expected = "".join(one_by_one.feed(token) for token in tokens[begin:end])
+        assert together.feed_all(tokens[begin:end]) == expected
+    assert together.flush() == one_by_one.flush()
