@@ -115,6 +115,7 @@ def _unroll_shapes(
     reverse: bool,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    _on_one_device(x, tokens, w_ih, bias_ih, w_hh, bias_hh, h0, c0, lengths)
     steps, batch = (x if tokens is None else tokens).shape[:2]
     hidden = w_hh.shape[1]
     kept = {0: 0, 1: 0, 2: 5, 3: 4}[cell] if keep else 0
@@ -143,6 +144,7 @@ def _backward_shapes(
     reverse: bool,
     need_x: bool,
 ) -> tuple[Tensor, ...]:
+    _on_one_device(d_outputs, d_h, d_c, outputs, kept, x, tokens, w_ih, w_hh, h0, c0, lengths)
     rows = w_hh.shape[0]
     return (
         x.new_empty(x.shape if w_ih is None or need_x else 0),
@@ -153,6 +155,12 @@ def _backward_shapes(
         h0.new_empty(h0.shape),
         h0.new_empty(0 if c0 is None else c0.shape),
     )
+
+
+def _on_one_device(*tensors: Tensor | None) -> None:
+    """A meta tensor among others leads here, and what would come out of it is no result."""
+    if len(devices := {str(t.device) for t in tensors if t is not None}) > 1:
+        raise RuntimeError(f"unrolled::unroll: the tensors are on several devices ({', '.join(sorted(devices))})")
 
 
 class _Differentiable(torch.autograd.Function):

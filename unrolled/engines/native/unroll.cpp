@@ -53,7 +53,8 @@ void with_cell(int64_t cell, const F& f) {
   STD_TORCH_CHECK(false, "unrolled::unroll: there is no cell ", cell);
 }
 
-// What follows the checks trusts every size, so whatever the caller hands over is checked. A size of `any` is free.
+// What follows the checks trusts every size, so whatever the caller hands over is checked. A size of `any` is free. The
+// device is not: the dispatcher comes here only where all tensors are on the CPU, since any other device goes first.
 constexpr int64_t any = -1;
 
 template <class List>
@@ -66,7 +67,6 @@ std::string in_words(const List& sizes) {
 using Sizes = std::initializer_list<int64_t>;
 
 void check(const char* name, const Tensor& t, Sizes sizes, ScalarType type = ScalarType::Float) {
-  STD_TORCH_CHECK(t.is_cpu(), "unrolled::unroll: ", name, " is not on the CPU");
   STD_TORCH_CHECK(t.scalar_type() == type, "unrolled::unroll: ", name, " does not hold ",
                   type == ScalarType::Float ? "float32" : "int64");
   const auto given = t.sizes();
