@@ -10,6 +10,7 @@ import warnings
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
@@ -139,9 +140,13 @@ class Recurrent(nn.Module):
                 final.append(end)
             outputs = torch.cat(sides, -1) if self.bidirectional else sides[0]
             if self.dropout and layer < self.num_layers - 1:
-                outputs = dropout(outputs, self.dropout, self.training)
+                outputs = self._drop(outputs)
             inputs = Inputs(outputs)
         return outputs, _stack(final)
+
+    def _drop(self, x: Tensor) -> Tensor:
+        """Dropout between layers."""
+        return dropout(x, self.dropout, self.training)
 
     def step(self, x_t: Inputs, state: State) -> tuple[Tensor, State]:
         """One timestep of a one-directional stack in evaluation: output (B, H) and state (layers, B, H)."""
@@ -224,6 +229,9 @@ class _DropIn(Recurrent):
         if not batched:
             return outputs.squeeze(1), self._public(tuple(s.squeeze(1) for s in state))
         return outputs.transpose(0, 1) if self.batch_first else outputs, self._public(state)
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training)  # from the same seed PyTorch's layers drop the same
 
     def _run(self, x: Tensor, hx: Any, lengths: Tensor | None) -> tuple[Tensor, State]:
         """x: (T, B, I); hx as the user gave it, batched."""
