@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "generate.h"
+#include "threads.h"
 
 namespace {
 
@@ -37,8 +38,11 @@ void pack(const Product& product, const Tensor& weight, const Tensor& bias) {
             weight.size(0) == Cell::gates * product.units && bias.numel() == weight.size(0),
         "a weight or bias is not of the model's shape");
   const Columns<Cell> columns{product.units};
-  columns.pack(floats(weight), product.K, 0, product.units, product.weights);
   columns.pack(floats(bias), 1, 0, product.units, product.bias);
+  parallel((product.units + panel - 1) / panel, double(product.all()) * product.K, [&](int64_t i) {
+    const int64_t end = std::min(product.units, (i + 1) * panel);
+    columns.pack(floats(weight), product.K, i * panel, end, product.weights);
+  });
 }
 
 // weights: W_hh and bias of the first layer, then W_ih, bias, W_hh and bias of each further layer, then the output layer's.
@@ -68,7 +72,7 @@ Tensor generate_pack(std::vector<Tensor> weights, int64_t cell) {
 int workers(const Model& model, int64_t rows, int64_t steps) {
   const int64_t work = model.floats * rows, parts = (model.H + panel - 1) / panel;
   if (work * steps < 2000000 || Team::crowded_lately()) return 1;
-  const int64_t paying = std::clamp<int64_t>(work / 80000, 1, std::min<int64_t>(parts, torch::stable::get_num_threads()));
+  const int64_t paying = std::clamp<int64_t>(work / 80000, 1, std::min<int64_t>(parts, unrolled::threads()));
   const int64_t longest = (parts + paying - 1) / paying;
   return int((parts + longest - 1) / longest);
 }

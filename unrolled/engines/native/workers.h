@@ -76,11 +76,11 @@ class Team {
     team.members.notify_all();
     work({team, 0});
     for (auto& thread : threads) thread.join();
-    if (team.crowded) until().store((Clock::now() + std::chrono::milliseconds(250)).time_since_epoch().count());
+    if (wanted > 1) pauses().note(team.crowded);
   }
 
-  // Whether other programs took cores from a team a moment ago.
-  static bool crowded_lately() { return Clock::now().time_since_epoch().count() < until(); }
+  // Whether other programs took cores from a team a moment ago. Such a pause lasts the longer the more follow each other.
+  static bool crowded_lately() { return Clock::now().time_since_epoch().count() < pauses().until; }
 
  private:
   void wait(int n) {  // spins, and after some tens of microseconds sleeps
@@ -101,9 +101,17 @@ class Team {
     asm volatile("isb");
 #endif
   }
-  static std::atomic<Clock::rep>& until() {
-    static std::atomic<Clock::rep> time{0};
-    return time;
+  struct Pauses {
+    std::atomic<Clock::rep> until{0};
+    std::atomic<int> milliseconds{0};
+    void note(bool crowded) {
+      milliseconds = crowded ? std::clamp(2 * milliseconds, 16, 256) : 0;
+      until = (Clock::now() + std::chrono::milliseconds(milliseconds)).time_since_epoch().count();
+    }
+  };
+  static Pauses& pauses() {
+    static Pauses kept;
+    return kept;
   }
 
   std::atomic<int> members{0};  // who take part; 0 until all threads are there
