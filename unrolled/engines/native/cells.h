@@ -79,4 +79,16 @@ struct Gru {
   }
 };
 
+// f(Cell{}) for the cell by its number in unrolled/engines/fused.py; false where there is none.
+template <class F>
+bool with_cell(int64_t cell, const F& f) {
+  switch (cell) {
+    case 0: f(Rnn<false>{}); return true;
+    case 1: f(Rnn<true>{}); return true;
+    case 2: f(Lstm{}); return true;
+    case 3: f(Gru{}); return true;
+  }
+  return false;
+}
+
 }  // namespace unrolled

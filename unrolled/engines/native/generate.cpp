@@ -20,18 +20,6 @@ float* out(const Tensor& t) { return static_cast<float*>(t.mutable_data_ptr()); 
 
 void check(bool right, const char* what) { STD_TORCH_CHECK(right, "unrolled::generate: ", what); }
 
-// The cells by the number that unrolled/engines/fused.py gives them.
-template <class F>
-void with_cell(int64_t cell, const F& f) {
-  switch (cell) {
-    case 0: return f(Rnn<false>{});
-    case 1: return f(Rnn<true>{});
-    case 2: return f(Lstm{});
-    case 3: return f(Gru{});
-  }
-  check(false, "there is no such cell");
-}
-
 template <class Cell>
 void pack(const Product& product, const Tensor& weight, const Tensor& bias) {
   check(weight.is_contiguous() && bias.is_contiguous() && weight.dim() == 2 && weight.size(1) == product.K &&
@@ -51,7 +39,7 @@ Tensor generate_pack(std::vector<Tensor> weights, int64_t cell) {
   check(count >= 4 && count % 4 == 0, "there are not four tensors a layer");
   const int64_t H = weights[0].size(1), V = weights[count - 2].size(0);
   Tensor packed;
-  with_cell(cell, [&](auto which) {
+  const bool known = with_cell(cell, [&](auto which) {
     using Cell = decltype(which);
     packed = torch::stable::new_empty(weights[0], {Model(Cell::gates, H, V, layers, nullptr).floats});
     const Model model(Cell::gates, H, V, layers, out(packed));
@@ -64,6 +52,7 @@ Tensor generate_pack(std::vector<Tensor> weights, int64_t cell) {
     // what pads the tokens to whole vectors is none of them
     std::fill(model.output.bias + V, model.output.bias + model.output.all(), -std::numeric_limits<float>::infinity());
   });
+  check(known, "there is no such cell");
   return packed;
 }
 
@@ -89,7 +78,7 @@ Tensor generate(Tensor packed, Tensor table, Tensor h, Maybe c, Tensor scores, T
   Tensor written = torch::stable::new_empty(u, {N, B}, torch::headeronly::ScalarType::Long);
   auto* tokens = static_cast<int64_t*>(written.mutable_data_ptr());
   std::fill_n(tokens, N * B, -1);
-  with_cell(cell, [&](auto which) {
+  const bool known = with_cell(cell, [&](auto which) {
     using Cell = decltype(which);
     const Model model(Cell::gates, H, V, L, out(packed));
     check(packed.numel() == model.floats && table.size(1) == Cell::gates * H && (Cell::states == 2) == c.has_value() &&
@@ -102,6 +91,7 @@ Tensor generate(Tensor packed, Tensor table, Tensor h, Maybe c, Tensor scores, T
                    threads ? int(threads) : workers(model, B, N));
     generation.write(out(h), cells, out(scores));
   });
+  check(known, "there is no such cell");
   return written;
 }
 

@@ -41,18 +41,6 @@ Tensor dense(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::co
 Maybe dense(const Maybe& t) { return t ? Maybe(dense(*t)) : t; }
 Tensor empty(std::initializer_list<int64_t> sizes, const Tensor& like) { return torch::stable::new_empty(like, sizes); }
 
-// The cells by the number that unrolled/engines/fused.py gives them.
-template <class F>
-void with_cell(int64_t cell, const F& f) {
-  switch (cell) {
-    case 0: return f(Rnn<false>{});
-    case 1: return f(Rnn<true>{});
-    case 2: return f(Lstm{});
-    case 3: return f(Gru{});
-  }
-  STD_TORCH_CHECK(false, "unrolled::unroll: there is no cell ", cell);
-}
-
 // What follows the checks trusts every size, so whatever the caller hands over is checked. A size of `any` is free. The
 // device is not: the dispatcher comes here only where all tensors are on the CPU, since any other device goes first.
 constexpr int64_t any = -1;
@@ -123,7 +111,7 @@ Unrolled unroll(Tensor x, Maybe tokens, Maybe w_ih, Maybe bias_ih, Tensor w_hh, 
   w_hh = dense(w_hh), bias_hh = dense(bias_hh), h0 = dense(h0), c0 = dense(c0);
   lengths = dense(lengths);
   Tensor outputs, h, c, kept;
-  with_cell(cell, [&](auto which) {
+  const bool known = with_cell(cell, [&](auto which) {
     using Cell = decltype(which);
     const Call call = make_call<Cell>(x, tokens, w_ih, bias_ih, w_hh, bias_hh, h0, c0, lengths, reverse);
     outputs = empty({call.T, call.B, call.H}, h0), h = empty({call.B, call.H}, h0);
@@ -132,6 +120,7 @@ Unrolled unroll(Tensor x, Maybe tokens, Maybe w_ih, Maybe bias_ih, Tensor w_hh, 
     float* const final[2] = {out(h), out(c)};
     forward<Cell>(call, out(outputs), keep && Cell::kept ? out(kept) : nullptr, final);
   });
+  STD_TORCH_CHECK(known, "unrolled::unroll: there is no cell ", cell);
   return {outputs, h, c, kept};
 }
 
@@ -143,7 +132,7 @@ Seven unroll_backward(Maybe d_outputs, Maybe d_h, Maybe d_c, Tensor outputs, Ten
   x = dense(x), tokens = dense(tokens), w_ih = dense(w_ih), w_hh = dense(w_hh);
   h0 = dense(h0), c0 = dense(c0), lengths = dense(lengths);
   Tensor d_x, d_w_ih, d_bias_ih, d_bias_hh, d_w_hh, d_h0, d_c0;
-  with_cell(cell, [&](auto which) {
+  const bool known = with_cell(cell, [&](auto which) {
     using Cell = decltype(which);
     const Call call = make_call<Cell>(x, tokens, w_ih, {}, w_hh, {}, h0, c0, lengths, reverse);
     const int64_t T = call.T, B = call.B, H = call.H, GH = Cell::gates * H;
@@ -162,6 +151,7 @@ Seven unroll_backward(Maybe d_outputs, Maybe d_h, Maybe d_c, Tensor outputs, Ten
                    {w_ih && !need_x ? nullptr : out(d_x), out(d_w_ih), out(d_bias_ih), out(d_w_hh), out(d_bias_hh),
                     tokens ? x.size(0) : 0});
   });
+  STD_TORCH_CHECK(known, "unrolled::unroll: there is no cell ", cell);
   return {d_x, d_w_ih, d_bias_ih, d_w_hh, d_bias_hh, d_h0, d_c0};
 }
 

@@ -63,12 +63,6 @@ inline void transpose4(const float* from, int64_t next, float* to, int64_t to_ne
 #undef UNROLLED_SHUFFLE
 }
 
-inline float sum(vec v) {
-  float total = 0;
-  for (int i = 0; i < width; ++i) total += v[i];
-  return total;
-}
-
 inline vec clamp(vec x, float low, float high) {  // a comparison with NaN is false, so NaN stays
   x = x > splat(high) ? splat(high) : x;
   return x < splat(low) ? splat(low) : x;
