@@ -358,14 +358,6 @@ def test_labels_of_the_picture_do_not_overlap() -> None:
         pyplot.close(figure)
 
 
-def test_without_matplotlib_the_picture_is_said_to_be_missing(
-    results: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert command._picture(tmp_path, results) == "not drawn: matplotlib is not there, install unrolled[bench]"
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_without_points_there_is_no_picture(tmp_path: Path) -> None:
     assert command._picture(tmp_path, {"memory": {}}).startswith("not drawn: it shows training and generation")
 

@@ -26,7 +26,7 @@ def bench(
     suite
         training, small, generation, memory or all.
     out
-        Folder for bench.md, bench.json and, where matplotlib is installed, roofline.png.
+        Folder for bench.md, bench.json and roofline.png.
     engine
         auto, or the engine to measure (see unrolled doctor).
     quick
@@ -86,10 +86,7 @@ def _picture(folder: Path, results: dict[str, Any]) -> str:
     """Draw it, and say where it is or why it is not there."""
     if not {"training", "generation"} & set(results):
         return "not drawn: it shows training and generation, and neither was measured"
-    try:
-        from unrolled.app.bench.roofline import draw
+    from unrolled.app.bench.roofline import draw
 
-        draw(results, folder / "roofline.png")
-    except ImportError as error:
-        return f"not drawn: {error.name} is not there, install unrolled[bench]"
+    draw(results, folder / "roofline.png")
     return "roofline.png"
