@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from helpers import Listener
 
 import unrolled
 from unrolled.tasks.fitting import fit_language_model
@@ -46,7 +47,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_text: Path, make_model:
     files.save_model(folder / "captions.safetensors", tensors, {**description, "task": "caption-image"})
     options = LanguageModelOptions(steps=9, hidden=8, batch=2, bptt=8)
     for name in ("run", "stopped", "scratched", "emptied"):
-        fit_language_model([folder / "good.txt"], options=options, out=folder / name, stop=lambda step: step == 3)
+        fit_language_model([folder / "good.txt"], options=options, out=folder / name, observer=Listener(3))
     scratched = checkpoint.latest(folder / "scratched")
     assert scratched
     (scratched / "tensors.safetensors").write_bytes(b"scratched")

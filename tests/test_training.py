@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import Listener
 
 import unrolled
 from unrolled.errors import InputError, NonFiniteError
@@ -18,6 +19,7 @@ from unrolled.tasks.fitting import Fitted, fit_language_model, resume_language_m
 from unrolled.tasks.options import LanguageModelOptions
 from unrolled.training import checkpoint, files
 from unrolled.training.loop import Trainer
+from unrolled.training.observer import Observer
 from unrolled.training.run import Run
 from unrolled.training.schedule import Clock, Schedule
 
@@ -37,7 +39,7 @@ def fit(text: Path, out: Path | None = None, stop_at: int | None = None, **optio
         [text],
         options=LanguageModelOptions(**{**SMALL, **options}),
         out=out,
-        stop=lambda step: step == stop_at,
+        observer=Listener(stop_at),
     )
 
 
@@ -56,7 +58,7 @@ def test_a_resumed_training_equals_one_that_never_stopped(
     assert not first.result.finished
     for stop_at in [*stops[1:], None]:
         torch.manual_seed(999)  # what happens to the generators in between must not matter
-        last = resume_language_model(tmp_path / "parts", stop=lambda step, at=stop_at: step == at)
+        last = resume_language_model(tmp_path / "parts", observer=Listener(stop_at))
     assert last.result.finished
     assert last.result.steps == whole.result.steps == 200
     assert model_hash(tmp_path / "parts") == model_hash(tmp_path / "whole")
@@ -90,13 +92,14 @@ def test_a_kill_between_checkpoints_goes_back_to_the_last_one(
     class Killed(Exception):
         pass
 
-    def die(step: int) -> bool:
-        if step == 45:
-            raise Killed
-        return False
+    class Die(Observer):
+        def stop(self, step: int) -> bool:
+            if step == 45:
+                raise Killed
+            return False
 
     with pytest.raises(Killed):
-        resume_language_model(tmp_path / "killed", stop=die)
+        resume_language_model(tmp_path / "killed", observer=Die())
     resume_language_model(tmp_path / "killed")
     assert model_hash(tmp_path / "killed") == model_hash(tmp_path / "whole")
     lines = [json.loads(line) for line in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()]

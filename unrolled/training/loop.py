@@ -1,7 +1,6 @@
 """The training loop: truncated backpropagation through time with carried state, validation, checkpoints, signals."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,14 +9,12 @@ from torch import Tensor, nn
 
 from unrolled.errors import NonFiniteError
 from unrolled.training import checkpoint, files
+from unrolled.training.observer import Observer, Progress
 from unrolled.training.options import TrainingOptions
 from unrolled.training.run import Run
 from unrolled.training.schedule import Clock, Schedule
 from unrolled.training.task import State, Task
 from unrolled.training.validation import Validation
-
-Report = Callable[[dict[str, Any]], None]
-Stop = Callable[[int], bool]
 
 REPORT_SECONDS = 5.0
 CHECKPOINT_SECONDS = 60.0
@@ -41,12 +38,7 @@ class Result:
 
 
 class Trainer:
-    """Trains a task's model; the same numbers whether it is stopped and resumed on the way or not (under `steps`).
-
-    report: called with each line of metrics. stop: asked before each update with the number of updates so far; True
-    ends the training with a checkpoint. watch: called with the model after each interim validation; it must draw no
-    random numbers from PyTorch.
-    """
+    """Trains a task's model; the same numbers whether it is stopped and resumed on the way or not (under `steps`)."""
 
     def __init__(
         self,
@@ -56,15 +48,13 @@ class Trainer:
         learning_rate: float,
         device: torch.device,
         clock: Clock | None = None,
-        report: Report = lambda line: None,
-        stop: Stop = lambda step: False,
-        watch: Callable[[nn.Module], None] = lambda model: None,
+        observer: Observer | None = None,
         start: dict[str, Tensor] | None = None,
     ) -> None:
-        self.task, self.options, self.report, self.stop = task, options, report, stop
+        self.task, self.options, self.observer = task, options, observer or Observer()
         self.run: Run | None = None
         """Where checkpoints, metrics and the best model go; None keeps all in memory."""
-        self.device, self.watch = device, watch
+        self.device = device
         self.clock = clock or Clock()
         torch.manual_seed(options.seed)
         self.model: nn.Module = task.model().to(device)
@@ -95,19 +85,22 @@ class Trainer:
 
     def train(self) -> Result:
         """To the end of the schedule, or until stopped. Raises `NonFiniteError` with the last checkpoint kept."""
+        self._show()
         last_report = last_checkpoint = self.clock.elapsed()
         patience, norm = self.options.patience, math.nan
         while (fraction := self.schedule.fraction(self.step)) < 1:
-            if self.stop(self.step):  # it neither validates nor chooses a best model: the resumed training will
+            if self.observer.stop(self.step):  # no validation, no choice of a best model: the resumed training will
                 self._checkpoint()
                 return self._result(finished=False)
             begun = self.clock.elapsed()
             norm = self._update(fraction)
             now = self.clock.elapsed()
             self.training_seconds += now - begun
+            self.observer.progress(self._progress(fraction, norm, now))
             if now - last_report >= REPORT_SECONDS:
                 self._report_training(norm)
-                last_report = now
+                self._show()
+                last_report = self.clock.elapsed()
             if self.validation.due(self.step, now):
                 self._validate()
                 if patience and self.validation.since_best() >= patience:
@@ -177,12 +170,28 @@ class Trainer:
     def _validate(self) -> None:
         metrics = self.validation.interim(self.model, self.step)
         self._log({**self._when(), **metrics})
-        self.watch(self.model)
 
     def _log(self, line: dict[str, Any]) -> None:
         if self.run:
             self.run.log(line)
-        self.report(line)
+        self.observer.report(line)
+
+    def _progress(self, fraction: float, norm: float, now: float) -> Progress:
+        return Progress(
+            step=self.step,
+            fraction=fraction,
+            elapsed=now,
+            left=self.schedule.left(self.step, now, self.training_seconds),
+            loss=self._losses[-1],
+            gradient_norm=norm,
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            tokens_per_second=self._speed(),
+            unit=self.task.unit,
+        )
+
+    def _show(self) -> None:
+        self.observer.watch(self.task.public(self.model.eval()))
+        self.model.train()
 
     def _speed(self) -> float:
         return self.tokens / self.training_seconds if self.training_seconds else 0.0
