@@ -25,7 +25,7 @@ from unrolled.inspection.losses import BINS, LossCurve, draw
 from unrolled.tasks.fitting import fit_language_model
 from unrolled.tasks.models import LanguageModel
 from unrolled.tasks.options import LanguageModelOptions
-from unrolled.training import files
+from unrolled.training import model_file
 from unrolled.training.observer import Progress
 
 SMALL = {"hidden": 16, "batch": 4, "bptt": 8, "lr": 1e-2}
@@ -241,5 +241,5 @@ def test_watching_changes_no_number(tiny_text: Path, monkeypatch: pytest.MonkeyP
     alone = fit_language_model([tiny_text], options=options)
     watched = fit_language_model([tiny_text], options=options, observer=Reader())
     assert len(Reader.texts) >= 8
-    one, two = (files.tensors_sha256(f.model.network.state_dict()) for f in (alone, watched))
+    one, two = (model_file.sha256(f.model.network.state_dict()) for f in (alone, watched))
     assert one == two

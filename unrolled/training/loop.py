@@ -1,4 +1,4 @@
-"""The training loop: truncated backpropagation through time with carried state, validation, checkpoints, signals."""
+"""The training loop: updates with carried state, validation, reports, checkpoints."""
 
 import math
 from dataclasses import dataclass, field
@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from unrolled.errors import NonFiniteError
-from unrolled.training import checkpoint, files
+from unrolled.training import checkpoint, model_file
 from unrolled.training.observer import Observer, Progress
 from unrolled.training.options import TrainingOptions
 from unrolled.training.run import Run
 from unrolled.training.schedule import Clock, Schedule
 from unrolled.training.task import State, Task
+from unrolled.training.truncated_bptt import update
 from unrolled.training.validation import Validation
 
 REPORT_SECONDS = 5.0
@@ -113,27 +114,19 @@ class Trainer:
     def _update(self, fraction: float) -> float:
         """One update; returns the norm of the gradient before clipping."""
         batch = next(self.stream).to(self.device)
-        loss, state = self.model(batch, self.state)
-        self.state = tuple(s.detach() for s in state)  # the truncation: no gradient flows into the chunk before
-        self.optimizer.zero_grad()
-        loss.backward()
-        limit = self.options.clip or math.inf
-        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), limit))
-        value = loss.item()
-        # before the step: clipping turns one infinite gradient into weights that are not numbers
-        if not (math.isfinite(norm) and math.isfinite(value)):
+        rate = self.schedule.learning_rate(self.step, fraction)
+        done = update(self.model, self.optimizer, batch, self.state, rate=rate, clip=self.options.clip)
+        if not done.applied:
             kept = f"; the last checkpoint in {self.run.folder} is kept" if self.run else ""
             raise NonFiniteError(
-                f"the {'gradient' if math.isfinite(value) else 'loss'} is not finite at step {self.step + 1}: "
-                f"lower --lr (it was {self.schedule.learning_rate(self.step, fraction):.2g}) or --clip{kept}"
+                f"the {'gradient' if math.isfinite(done.loss) else 'loss'} is not finite at step {self.step + 1}: "
+                f"lower --lr (it was {rate:.2g}) or --clip{kept}"
             )
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.learning_rate(self.step, fraction)
-        self.optimizer.step()
+        self.state = done.state
         self.step += 1
         self.tokens += batch.targets.numel()
-        self._losses.append(value)
-        return norm
+        self._losses.append(done.loss)
+        return done.gradient_norm
 
     def _finish(self, norm: float) -> Result:
         """Choose between the last model and the best before it, measure the choice, save."""
@@ -209,7 +202,7 @@ class Trainer:
     def _save_model(self, metrics: dict[str, float]) -> None:
         assert self.run is not None
         description = {**self.task.describe(), "metrics": metrics, "step": self.validation.best_step}
-        files.save_model(self.run.model, self.model.state_dict(), description)
+        model_file.save(self.run.model, self.model.state_dict(), description)
 
     def _checkpoint(self, done: bool = False) -> None:
         """Writing one changes no number of the training."""
@@ -217,7 +210,7 @@ class Trainer:
             return
         if not self.run.model.exists():  # before the first validation the newest weights stand in for the best
             description = {**self.task.describe(), "metrics": {}, "step": self.step}
-            files.save_model(self.run.model, self.model.state_dict(), description)
+            model_file.save(self.run.model, self.model.state_dict(), description)
         tensors = {
             **checkpoint.with_prefix("model", self.model.state_dict()),
             **checkpoint.with_prefix("optimizer", checkpoint.pack_optimizer(self.optimizer)),
@@ -249,7 +242,7 @@ class Trainer:
         self.step, self.tokens = description["step"], description["tokens"]
         self.training_seconds = description["training_seconds"]
         self.clock.before, self.schedule.begin = description["seconds"], description["begin"]
-        weights, kept = files.load_model(self.run.model)
+        weights, kept = model_file.load(self.run.model)
         self.validation.remember(weights, kept, description["validated_at"])
         self.run.forget_after(self.step)
         self.stream.seek(description["cursor"])
