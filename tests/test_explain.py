@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from helpers import PUBLISHED, assert_one_sentence
 from rich.cells import cell_len
+from rich.color import Color, ColorSystem
 from rich.console import Console
 from torch import Tensor
 
 from unrolled.app.lesson import show
-from unrolled.app.page import number
+from unrolled.app.page import GRADIENT, INPUT, OUTPUT, STATE, number
 from unrolled.app.sketch import sketch
 from unrolled.cells import CELLS, Inputs, Weights
 from unrolled.inspection.explain import CLIP, LEARNING_RATE, Adam, explain
@@ -277,6 +278,15 @@ def test_colours_change_nothing_else(hello: Explanation) -> None:
     coloured = page(hello, force_terminal=True, color_system="truecolor")
     assert "\x1b[" in coloured
     assert re.sub(r"\x1b\[[\d;]*m", "", coloured) == page(hello)
+
+
+def test_colours_are_legible_on_light_and_dark() -> None:
+    for name in (INPUT, STATE, OUTPUT, GRADIENT):
+        colour = Color.parse(name)
+        r, g, b = (((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour.triplet)
+        luminance = 0.2126 * r + 0.7152 * g + 0.0722 * b  # WCAG 2
+        assert min(1.05 / (luminance + 0.05), (luminance + 0.05) / 0.05) > 4.3
+        assert colour.downgrade(ColorSystem.STANDARD).number not in (0, 3, 7, 8, 11, 15)  # black, yellow, grey, white
 
 
 def test_the_page_shows_the_numbers(hello: Explanation) -> None:

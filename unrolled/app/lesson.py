@@ -171,10 +171,11 @@ def _outputs(e: Explanation) -> list[Row]:
 
 def _graph(page: Page, e: Explanation) -> None:
     page.heading("3. The unrolled graph")
+    each = "timestep" if e.truncated.bptt == 1 else _timesteps(e.truncated.bptt)
     page.say(
         "The same network drawn once for each timestep, every W the same. The state goes to the right. The gradient "
         "of L comes back along the same arrows: this is backpropagation through time. Truncated, it stops where a "
-        f"chunk begins, here after every {_timesteps(e.truncated.bptt)}, while the state is carried on, detached."
+        f"chunk begins, here after every {each}, while the state is carried on, detached."
         + (" (The state of an LSTM is h_t and c_t.)" if e.cell == "lstm" else "")
     )
     page.line()

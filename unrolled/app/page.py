@@ -13,8 +13,9 @@ from rich.text import Text
 
 from unrolled.inspection.explanation import Matrix
 
-INPUT, STATE, OUTPUT, GRADIENT = "#d03030", "#2e8b2e", "#2f7fd0", "#a95bb8"
-"""As in the lecture: inputs red, hidden states green, outputs blue. All about 4.5 to 1 against white and black."""
+INPUT, STATE, OUTPUT, GRADIENT = "#d43f3f", "#298729", "#4271db", "#ba42bd"
+"""As in the lecture: inputs red, hidden states green, outputs blue. Each has a contrast of about 4.5 to 1 with white
+and with black, and where a terminal has 16 colours, its nearest is neither yellow nor white."""
 WIDEST = 120
 """Columns that a page uses at most; paragraphs take `PROSE`, since longer lines are hard to read."""
 PROSE = 96
