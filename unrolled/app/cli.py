@@ -34,6 +34,7 @@ app = App(
 train = App(name="train", help="Train a model.")
 app.command(train)
 app.command("unrolled.app.bench.command:bench", name="bench", help="Measure it beside PyTorch and ONNX Runtime.")
+app.command("unrolled.app.graph:graph", name="graph", help="Draw a model or topology, unrolled.")
 
 
 @Parameter(name="*")
