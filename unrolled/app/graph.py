@@ -69,8 +69,10 @@ def _paths(what: str, out: Path | None, overwrite: bool) -> list[Path]:
     """Where the pictures go, checked before anything is computed."""
     from unrolled.inspection import pictures
 
-    name = Path(what).resolve()
-    stem = name.stem if name.is_file() else name.name
+    model = Path(what).resolve()
+    stem = model.name
+    if model.is_file():  # the model file of a run is called by the run
+        stem = model.parent.name if model.name == "model.safetensors" else model.stem
     paths = [out] if out else [Path(f"graph-{stem}{suffix}") for suffix in (".svg", ".png")]
     for path in paths:
         pictures.check(path)

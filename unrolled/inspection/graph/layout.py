@@ -134,7 +134,7 @@ class _Layout:
         if kind in ("loss", "total"):
             return 0.9
         if kind.startswith("join"):
-            return 0.85 if self.two_states else 0.72
+            return 1.1 if self.two_states else 0.95
         return 1.1 + (0.2 if self.two_states and kind != "embedding" else 0.0)
 
     def _columns(self) -> None:

@@ -98,6 +98,8 @@ def beside(graph: Graph) -> Iterator[tuple[str, list[Line]]]:
 
 
 def _input(plan: Plan) -> list[Line]:
+    if plan.topology == "one_to_many":
+        return [Line("row", "input"), Line("formula", r"$x_1 = v,\;\; x_t = y_{t-1}$")]
     if plan.vocabulary is None:
         return [Line("row", "input")]
     how = "" if plan.embedding else ", one-hot"
