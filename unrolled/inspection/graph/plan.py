@@ -30,7 +30,7 @@ class Plan:
     """Size of the vectors that tokens become; None where they enter one-hot"""
     hidden: int | None = None
     chunk: int | None = None
-    """Timesteps of truncated backpropagation; None where all are one chunk, or nobody knows"""
+    """Timesteps of truncated backpropagation; None for full backpropagation through time"""
     weights: dict[str, tuple[Part, ...]] = field(default_factory=dict)
     """The tensors of each weight, by the name of its node"""
 
