@@ -33,6 +33,9 @@ app = App(
 )
 train = App(name="train", help="Train a model.")
 app.command(train)
+explain = App(name="explain", help="Show how recurrent networks work.")
+app.command(explain)
+explain.command("unrolled.app.memory:memory", name="memory", help="How far back a network remembers, measured.")
 app.command("unrolled.app.bench.command:bench", name="bench", help="Measure it beside PyTorch and ONNX Runtime.")
 
 
