@@ -21,6 +21,7 @@ from conftest import ROOT, Cli
 from helpers import PUBLISHED, assert_one_sentence
 from torch import Tensor, nn
 
+from unrolled.app.memory import memory as command
 from unrolled.app.memory import show
 from unrolled.cells import Inputs
 from unrolled.data.corpus import Tokens
@@ -466,6 +467,35 @@ def test_help_imports_no_torch(unrolled_cli: Cli) -> None:
     assert "cyclopts" in imported and not {"torch", "numpy", "matplotlib"} & imported
 
 
+def test_overwrite_and_json(
+    found: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With --json one object on standard output and nothing else; what is kept is the same."""
+    asked: list[tuple[Any, Settings]] = []
+
+    def measured(paths: Any, settings: Settings, say: Any) -> dict[str, Any]:
+        asked.append((paths, settings))
+        return found
+
+    monkeypatch.setattr(memory, "measure_memory", measured)
+    out = tmp_path / "new" / "out"
+    text = Path("text.txt")
+    assert command(text, out=out, seed=5, seconds=7) == 0
+    printed = capsys.readouterr().out
+    assert "How far back gradients reach" in printed and str(out / "memory.png") in printed
+    with pytest.raises(InputError, match="holds a measurement already"):
+        command(text, out=out)
+    (out / "memory.json").write_text("{}")
+    assert command(out=out, overwrite=True, json=True) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1
+    assert json.loads(printed) == json.loads((out / "memory.json").read_text()) == found
+    (first, settings), (second, default) = asked
+    assert (first, settings) == ((text,), Settings(seconds=7, seed=5))
+    assert len(second) > 50 and all(path.suffix == ".py" for path in second)
+    assert default == Settings()
+
+
 @pytest.mark.slow
 def test_the_command_measures_draws_and_prints(unrolled_cli: Cli, tmp_path: Path, tiny_text: Path) -> None:
     (tmp_path / "text.txt").write_text(tiny_text.read_text() * 5)
@@ -481,10 +511,6 @@ def test_the_command_measures_draws_and_prints(unrolled_cli: Cli, tmp_path: Path
     assert [row["steps"] for row in kept["long_run"]["read"]] == [10, 100, 1_000, 10_000, 100_000]
     assert (tmp_path / "out" / "memory.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["memory.json", "memory.png"]
-    again = unrolled_cli(*arguments, "--overwrite", "--json", cwd=tmp_path)
-    assert again.returncode == 0, again.stderr
-    assert again.stdout.count("\n") == 1
-    assert json.loads(again.stdout) == json.loads((tmp_path / "out" / "memory.json").read_text())
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ def width_with(target: int, cell: str, layers: int, vocabulary: int, embedding: 
     """The number of hidden units, at least 1, whose network has nearest to `target` parameters.
 
     >>> width_with(parameters("lstm", 256, 1, 65, 64), "lstm", 2, 65, 64)
-    159
+    156
     """
 
     def count(hidden: int) -> int:
