@@ -1,198 +1,40 @@
-"""`unrolled explain memory`: gradients against PyTorch's cells and closed forms, constant memory in real processes,
-what is drawn, printed and refused."""
+"""`unrolled explain memory`: from validation text to tables and a picture; constant memory in real processes."""
 
 import json
-import math
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from conftest import ROOT, Cli
-from helpers import PUBLISHED, assert_one_sentence
-from torch import Tensor, nn
+from helpers import assert_one_sentence
+from torch import Tensor
 
 from unrolled.app.memory import memory as command
 from unrolled.app.memory import show
-from unrolled.cells import Inputs
-from unrolled.data.corpus import Tokens
 from unrolled.data.tokenizers import decode
-from unrolled.errors import InputError, UnrolledError
+from unrolled.errors import InputError
 from unrolled.inspection import gradient_flow, long_run, memory, memory_picture, pictures, resident
 from unrolled.inspection.depth import parameters, width_with
-from unrolled.inspection.gradient_flow import gradient_norms, reach, summary, windows
+from unrolled.inspection.gradient_flow import gradient_norms
 from unrolled.inspection.memory import Lesson, Settings, measure_memory
 from unrolled.tasks.fitting import fit_language_model, tokens_of
 from unrolled.tasks.language_model import Network, resolve
-from unrolled.tasks.models import LanguageModel
 from unrolled.tasks.options import LanguageModelOptions
 
 SMALL = Settings(
     steps=3, hidden=12, lags=20, warm_up=10, windows=8, lengths=(10, 40), trained_lengths=(10, 40), depths=(1, 2)
 )
-linux = pytest.mark.skipif(not resident.readable(), reason=resident.NO_PROC)
-MakeModel = Callable[..., LanguageModel]
-
-
-# --- gradients -------------------------------------------------------------------------------------------------------
-
-STEPS, ROWS, LAGS = 17, 3, 9
-
-
-def tokens_for(model: LanguageModel) -> Tensor:
-    return torch.randint(9, (STEPS + 1, ROWS), generator=torch.Generator().manual_seed(4))
-
-
-def test_a_cell_state_counts_all_its_paths(make_model: MakeModel) -> None:
-    """∂L_t/∂c_t and ∂L_t/∂c_{t-1} by finite differences, where a nudge of c also moves the h of its own timestep."""
-    model = make_model(cell="lstm", hidden=3)
-    tokens, network = tokens_for(model)[:, :1], model.network.double()
-    w = network.topology.recurrent.weights(0)
-
-    def loss(back: int, unit: int, nudge: float) -> float:
-        state = (torch.zeros(1, 3).double(),) * 2
-        for t, x in enumerate(tokens[:-1]):
-            h, c = PUBLISHED["lstm"](w, network.table[x], state)
-            if t == STEPS - 1 - back:
-                o, c = h / c.tanh(), c + nudge * torch.eye(3)[unit]
-                h = o * c.tanh()
-            state = (h, c)
-        return F.cross_entropy(network.topology.output(state[0]), tokens[-1]).item()
-
-    with torch.no_grad():
-        for back in (0, 1, 5):
-            slopes = [(loss(back, unit, 1e-5) - loss(back, unit, -1e-5)) / 2e-5 for unit in range(3)]
-            expected = math.hypot(*slopes)
-            with torch.enable_grad():
-                found = gradient_norms(network, tokens, LAGS)["c"][back].item()
-            assert found == pytest.approx(expected, rel=1e-6)
-
-
-def test_an_rnns_gradients_are_products_of_jacobians(make_model: MakeModel) -> None:
-    """∂L/∂h_{t-1} = W_hhᵀ diag(1 - h_t²) ∂L/∂h_t, from the softmax down, by hand in float64."""
-    model = make_model(cell="rnn")
-    tokens = tokens_for(model)
-    network = {name: p.detach().double() for name, p in model.network.named_parameters()}
-    w_hh, table = network["topology.recurrent.weight_hh_l0"], network["table"]
-    bias = network["topology.recurrent.bias_ih_l0"] + network["topology.recurrent.bias_hh_l0"]
-    h, states = torch.zeros(ROWS, 8, dtype=torch.float64), []
-    for x in tokens[:-1]:
-        h = torch.tanh(table[x] @ network["topology.recurrent.weight_ih_l0"].T + h @ w_hh.T + bias)
-        states.append(h)
-    scores = h @ network["topology.output.weight"].T + network["topology.output.bias"]
-    error = scores.softmax(-1) - F.one_hot(tokens[-1], scores.shape[1])
-    expected = [error @ network["topology.output.weight"]]
-    for k in range(LAGS):
-        expected.append((expected[-1] * (1 - states[-1 - k] ** 2)) @ w_hh)
-    norms = gradient_norms(model.network, tokens, LAGS)
-    assert set(norms) == {"h"}
-    torch.testing.assert_close(norms["h"], torch.stack(expected).norm(dim=-1), rtol=1e-10, atol=0)
-
-
-CELLS = {"rnn": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}
-
-
-def pytorchs_cells(cell: str, network: Network, layers: int) -> list[nn.Module]:
-    """In float64, with the network's weights."""
-    stack = []
-    for layer in range(layers):
-        weights = {
-            re.sub(r"_l\d$", "", name): p.double()
-            for name, p in network.topology.recurrent.state_dict().items()
-            if name.endswith(f"_l{layer}")
-        }
-        module = CELLS[cell](weights["weight_ih"].shape[1], weights["weight_hh"].shape[1]).double()
-        module.load_state_dict(weights)
-        stack.append(module)
-    return stack
-
-
-@pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("cell", CELLS)
-def test_gradients_are_those_of_pytorchs_cells(make_model: MakeModel, cell: str, layers: int) -> None:
-    """Each node of PyTorch's own graph keeps its gradient."""
-    model = make_model(cell=cell, layers=layers, seed=layers)
-    tokens, network = tokens_for(model), model.network
-    stack = pytorchs_cells(cell, network, layers)
-    below_states: list[Any] = [None] * layers
-    nodes: list[list[tuple[Tensor, ...]]] = []
-    for x in tokens[:-1]:
-        below, now = network.table.detach().double()[x], []
-        for layer, module in enumerate(stack):
-            new = module(below, below_states[layer])
-            below_states[layer] = new
-            now.append(new if isinstance(new, tuple) else (new,))
-            for node in now[-1]:
-                node.retain_grad()
-            below = now[-1][0]
-        nodes.append(now)
-    output = network.topology.output
-    scores = F.linear(below, output.weight.double(), output.bias.double())
-    F.cross_entropy(scores, tokens[-1], reduction="sum").backward()
-
-    norms = gradient_norms(network, tokens, LAGS)
-    for k in range(LAGS + 1):
-        for part, name in enumerate(norms):
-            of_layers = torch.cat([state[part].grad for state in nodes[-1 - k]], -1)
-            torch.testing.assert_close(norms[name][k], of_layers.norm(dim=-1), rtol=1e-9, atol=0)
-    assert set(norms) == ({"h", "c"} if cell == "lstm" else {"h"})
-    assert norms["h"].shape == (LAGS + 1, ROWS)
-
-
-def test_each_row_has_its_own_gradient_and_the_model_is_untouched(make_model: MakeModel) -> None:
-    model = make_model(cell="gru")
-    tokens, before = tokens_for(model), {k: v.clone() for k, v in model.network.state_dict().items()}
-    together = gradient_norms(model.network, tokens, LAGS)["h"]
-    alone = gradient_norms(model.network, tokens[:, 1:2], LAGS)["h"]
-    torch.testing.assert_close(together[:, 1:2], alone, rtol=1e-10, atol=0)
-    assert all(torch.equal(value, before[key]) for key, value in model.network.state_dict().items())
-    assert all(p.grad is None and p.dtype == torch.float32 for p in model.network.parameters())
-
-
-def test_what_has_no_gradients_over_time_is_refused(make_model: MakeModel) -> None:
-    with pytest.raises(InputError, match="no recurrent layers") as refused:
-        gradient_norms(make_model(topology="one_to_one").network, torch.zeros(9, 1, dtype=torch.long), 2)
-    assert_one_sentence(str(refused.value))
-    with pytest.raises(InputError, match="9 tokens a row are too few for 8 steps back: give at least 10"):
-        gradient_norms(make_model().network, torch.zeros(9, 1, dtype=torch.long), 8)
-
-
-def test_reach_of_an_exponential_decay() -> None:
-    """exp(-k/20) is below exp(-1/20)/10 from k = 1 + 20 ln 10 = 47.05 on."""
-    norms = [math.exp(-k / 20) for k in range(121)]
-    assert [reach(norms, fraction) for fraction in (0.1, 0.01, 0.001)] == [48, 94, None]
-    assert reach([9.0, 1.0, 0.5, 0.05, 0.5], 0.1) == 3  # the first time
-
-
-def test_the_summary_is_over_rows() -> None:
-    norms = torch.tensor([[4.0, 1, 2, 3, 5], [20, 40, 10, 30, 50], [0, 1, 2, 3, 4]], dtype=torch.float64)
-    found = summary(norms)
-    assert found["median"] == [3, 30, 2]
-    assert (found["lower_quartile"], found["upper_quartile"]) == ([2, 20, 1], [4, 40, 3])
-    assert found["reach"] == {"0.1": 2, "0.01": None, "0.001": None}
 
 
 # --- where the windows lie -------------------------------------------------------------------------------------------
-
-
-def test_windows_lie_in_one_document_and_do_not_overlap() -> None:
-    documents = np.array([0, 25, 27, 90])
-    tokens = Tokens(np.arange(100, dtype=np.uint8), documents)
-    found = windows(tokens, 10, 99).numpy().T
-    assert [row[0] for row in found] == [0, 10, 27, 37, 47, 57, 67, 77, 90]
-    assert all((row == np.arange(row[0], row[0] + 10)).all() for row in found)
-    few = windows(tokens, 10, 4).numpy()
-    assert few[0].tolist() == [0, 37, 57, 90]  # spread over the text
-    assert windows(Tokens(np.arange(9), np.array([0])), 10, 4).shape == (10, 0)
 
 
 @pytest.fixture(scope="module")
@@ -262,74 +104,6 @@ def test_a_deeper_network_of_as_many_parameters(hidden: int, vocabulary: int) ->
         assert off[1] <= min(off)
         assert off[1] <= 0.02 * target
         assert width == hidden if layers == 1 else width < hidden
-
-
-# --- the long run ----------------------------------------------------------------------------------------------------
-
-
-def test_all_at_once_is_the_same_arithmetic(make_model: MakeModel) -> None:
-    model = make_model(cell="lstm", layers=2)
-    inputs = Inputs(tokens_for(model)[:, :1], model.network.table)
-    topology = model.network.topology
-    with torch.inference_mode():
-        outputs = long_run.at_once(topology, inputs, long_run.states_before(topology, inputs))
-        expected, _ = topology.recurrent.unroll(inputs)
-    torch.testing.assert_close(outputs, expected[:, 0], rtol=1e-5, atol=1e-6)
-
-
-def test_reading_carries_the_state_over_chunks(make_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = make_model(cell="gru")
-    tokens, seen = torch.randint(9, (34,), generator=torch.Generator().manual_seed(2)), []
-    forward = model.network.topology.forward
-
-    def record(inputs: Inputs, state: Any) -> Any:
-        result = forward(inputs, state)
-        seen.append((len(inputs.x), result[0].clone()))
-        return result
-
-    monkeypatch.setattr(model.network.topology, "forward", record)
-    assert long_run.read(model, tokens)["seconds"] > 0
-    assert [length for length, _ in seen] == [10, 10, 10, 4]
-    with torch.inference_mode():
-        whole, _ = forward(Inputs(tokens[:, None], model.network.table), None)
-    torch.testing.assert_close(torch.cat([scores for _, scores in seen]), whole, rtol=1e-5, atol=1e-5)
-
-
-def test_full_backpropagation_goes_over_all_timesteps(make_model: MakeModel) -> None:
-    model = make_model(cell="lstm")
-    tokens = torch.randint(9, (25,), generator=torch.Generator().manual_seed(2))
-    long_run.backpropagate(model, tokens)
-    found = [p.grad.clone() for p in model.network.parameters()]
-    model.network.zero_grad()
-    scores, _ = model.network.topology(Inputs(tokens[:-1, None], model.network.table), None)
-    F.cross_entropy(scores[:, 0], tokens[1:]).backward()
-    for gradient, p in zip(found, model.network.parameters(), strict=True):
-        torch.testing.assert_close(gradient, p.grad, rtol=1e-5, atol=1e-7)
-
-
-@linux
-@pytest.mark.slow
-def test_memory_is_constant_in_reading_and_writing_and_grows_in_training(make_model: MakeModel) -> None:
-    """In real processes: 100,000 timesteps beside 10."""
-    model = make_model(cell="lstm", hidden=64)
-    tokens = np.random.default_rng(1).integers(0, 9, 5_000)  # read round and round
-    found = long_run.measure_long_run(model, tokens, (10, 100_000), (1_000, 10_000))
-    for kind in ("read", "write"):
-        short, long = found[kind]
-        assert (short["steps"], long["steps"]) == (10, 100_000)
-        assert abs(long["bytes"] - short["bytes"]) < 4 * 2**20
-        assert 0 < long["seconds_per_step"] < 1e-2
-    short, long = found["backpropagate"]
-    saved = 4 * 64 * (4 + 2)  # at least the gates and the state, in float32, of every timestep
-    assert saved * 10_000 < long["bytes"] < 2**28
-    assert long["bytes"] > 4 * short["bytes"]
-    assert found["wait"]["seconds_per_step_at_once"] > 0
-
-
-def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
-    what = {"kind": "read", "folder": str(tmp_path), "lengths": [10]}
-    with pytest.raises(UnrolledError, match=r"how a long text is handled \(read\) failed: .*no model at"):
-        long_run._in_a_fresh_process(what)
 
 
 # --- all of it, small ------------------------------------------------------------------------------------------------

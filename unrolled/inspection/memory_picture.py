@@ -83,7 +83,7 @@ def _untrained(axes: "Axes", cell: str, median: list[float]) -> None:
 
 
 def _memory(axes: "Axes", found: dict[str, Any]) -> None:
-    title = "Any length in constant memory"
+    title = "Memory at any length"
     if found["memory_not_measured"]:
         axes.text(0.5, 0.5, "not measured here", ha="center", color=FAINT, fontsize=MEDIUM, transform=axes.transAxes)
     else:
@@ -110,7 +110,7 @@ def _time(axes: "Axes", found: dict[str, Any]) -> None:
     axes.set_xscale("log")
     axes.set_ylim(0, 1.45 * highest)
     axes.legend(fontsize=SMALL, frameon=False, loc="upper left")
-    _style(axes, "… and in constant time a step", "timesteps", "microseconds a timestep")
+    _style(axes, "Time a step at any length", "timesteps", "microseconds a timestep")
 
 
 def _runs() -> list[tuple[str, str, dict[str, Any]]]:
