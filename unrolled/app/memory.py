@@ -149,9 +149,9 @@ def _long_run(found: dict[str, Any]) -> tuple[str, "Table", str]:
     note = f" Memory is not measured: {run['memory_not_measured']}." if run["memory_not_measured"] else ""
     meaning = (
         "Reading and writing carry a state of fixed size, however long the text; gradients through all timesteps "
-        f"need memory for each, which is why training cuts texts into chunks (here of {model['bptt']}).{note} The "
-        f"price is waiting: {run['wait']['steps']:,} timesteps of the layer in turn take {in_turn:.1f} µs each, the "
-        f"same arithmetic at once {at_once:.1f} µs."
+        f"need memory for each, which is why training cuts texts into chunks (here of {model['bptt']}).{note} And "
+        f"every timestep waits for the one before it: {run['wait']['steps']:,} of the layer in turn take "
+        f"{in_turn:.1f} µs each, the same arithmetic at once {at_once:.1f} µs."
     )
     return f"Any length: growth of memory, and time a timestep (LSTM 1 × {model['hidden']}, one text)", table, meaning
 

@@ -45,8 +45,8 @@ def _gradients(axes: "Axes", found: dict[str, Any]) -> None:
         axes.axvline(chunk, color=FAINT, lw=1, ls=(0, (2, 3)), zorder=0)
         axes.annotate(
             f"training cuts gradients off\nafter at most {chunk} steps",
-            (chunk, 0.02), (6, 0), xycoords=("data", "axes fraction"), textcoords="offset points",
-            fontsize=SMALL, color=FAINT, va="bottom", bbox={"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none"},
+            (chunk, 0.98), (6, 0), xycoords=("data", "axes fraction"), textcoords="offset points",
+            fontsize=SMALL, color=FAINT, va="top",
         )  # fmt: skip
     axes.plot([], [], color=FAINT, lw=1.2, ls=":", label=r"before training, by $h_{t-k}$")
     axes.legend(
