@@ -15,7 +15,7 @@ explain = App(
     help_format="plaintext",
     default_parameter=Parameter(negative=()),
 )
-# other explanations are commands beside the default one: explain.command("unrolled.app.x:x", name="x", help="…")
+explain.command("unrolled.app.memory:memory", name="memory", help="How far back a network remembers, measured.")
 
 
 @explain.default
