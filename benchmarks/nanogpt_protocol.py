@@ -17,8 +17,8 @@ import torch.nn.functional as F
 
 import unrolled
 from unrolled.data.streams import IGNORED, Batch
-from unrolled.tasks.fitting import tokens_of
 from unrolled.tasks.models import LanguageModel
+from unrolled.tasks.prepare_language_model import tokens_of
 
 WINDOW = 256
 ROWS = 64

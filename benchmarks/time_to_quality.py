@@ -25,8 +25,8 @@ import nanogpt_recipe
 from nanogpt_protocol import WINDOW, both
 
 from unrolled.metrics.text import bigram_cross_entropy
-from unrolled.tasks.fitting import prepare
 from unrolled.tasks.options import LanguageModelOptions
+from unrolled.tasks.prepare_language_model import prepare
 
 RECIPES = {
     "lstm": ["--cell", "lstm", "--hidden", "256", "--layers", "1"],

@@ -11,7 +11,7 @@ import pytest
 from helpers import Listener
 
 import unrolled
-from unrolled.tasks.fitting import fit_language_model
+from unrolled.tasks.fitting import fit
 from unrolled.tasks.models import LanguageModel
 from unrolled.tasks.options import LanguageModelOptions
 from unrolled.training import checkpoint, model_file
@@ -47,7 +47,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_text: Path, make_model:
     model_file.save(folder / "captions.safetensors", tensors, {**description, "task": "caption-image"})
     options = LanguageModelOptions(steps=9, hidden=8, batch=2, bptt=8)
     for name in ("run", "stopped", "scratched", "emptied"):
-        fit_language_model([folder / "good.txt"], options=options, out=folder / name, observer=Listener(3))
+        fit([folder / "good.txt"], options=options, out=folder / name, observer=Listener(3))
     scratched = checkpoint.latest(folder / "scratched")
     assert scratched
     (scratched / "tensors.safetensors").write_bytes(b"scratched")

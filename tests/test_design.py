@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 DESIGN = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
-ROWS = re.findall(r"^\| (.+?) \| `([\w/.]+)` \| `(\w+)` \|$", DESIGN, re.M)
+ROWS = re.findall(r"^\| (.+?) \| `([\w/.]+)` \| `(\w+)` \|$", DESIGN, re.MULTILINE)
 
 
 def test_the_table_answers_at_least_twenty_questions_with_one_file_each() -> None:

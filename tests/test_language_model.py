@@ -11,9 +11,10 @@ import unrolled
 from unrolled.data import corpus
 from unrolled.data.sources import TextSource
 from unrolled.data.tokenizers import decode
-from unrolled.tasks.fitting import fit_language_model, tokens_of
+from unrolled.tasks.fitting import fit
 from unrolled.tasks.language_model import evaluate
 from unrolled.tasks.options import LanguageModelOptions
+from unrolled.tasks.prepare_language_model import tokens_of
 
 UNSEEN = "𝄞 ∀x∈ℝ Ⴀ 🜁"
 
@@ -25,7 +26,7 @@ def test_korean_trains_samples_and_keeps_characters_it_never_saw(
     reviews = (shared_data / "nsmc" / "ratings_dev.tsv").read_text(encoding="utf-8").splitlines()[1:3001]
     text = tmp_path / "reviews.txt"
     text.write_text("\n".join(line.split("\t")[1] for line in reviews), encoding="utf-8")
-    fitted = fit_language_model([text], options=LanguageModelOptions(tokens=tokens, hidden=64, steps=150, lr=1e-2))
+    fitted = fit([text], options=LanguageModelOptions(tokens=tokens, hidden=64, steps=150, lr=1e-2))
     model = fitted.model
     size = len(set(text.read_text(encoding="utf-8")))
     assert fitted.result.metrics["val_loss"] < 0.85 * math.log(size)  # has learned something
@@ -43,9 +44,7 @@ def test_korean_trains_samples_and_keeps_characters_it_never_saw(
 def test_evaluation_counts_every_prediction_and_every_character(shared_data: Path, tmp_path: Path) -> None:
     """Against one plain pass over the text, row by row of the loss, in float64."""
     korean = shared_data / "korean_text" / "constitution.txt"
-    model = fit_language_model(
-        [korean], options=LanguageModelOptions(tokens="byte", hidden=32, steps=30, lr=1e-2)
-    ).model
+    model = fit([korean], options=LanguageModelOptions(tokens="byte", hidden=32, steps=30, lr=1e-2)).model
     model.network.double()
     text = korean.read_text(encoding="utf-8")[:600]  # short: one lane
     sample = tmp_path / "part.txt"
@@ -63,7 +62,7 @@ def test_evaluation_counts_every_prediction_and_every_character(shared_data: Pat
 def test_documents_are_measured_apart(tmp_path: Path, shared_data: Path) -> None:
     """Two documents together cost what they cost alone: no state leaks from one into the next."""
     text = (shared_data / "tiny_shakespeare" / "input.txt").read_text()
-    model = fit_language_model([shared_data / "korean_text"], options=LanguageModelOptions(hidden=16, steps=5)).model
+    model = fit([shared_data / "korean_text"], options=LanguageModelOptions(hidden=16, steps=5)).model
     pair = tmp_path / "pair"
     pair.mkdir()
     alone = []
@@ -81,7 +80,7 @@ def test_documents_are_measured_apart(tmp_path: Path, shared_data: Path) -> None
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_every_engine_trains_to_the_same_model(shared_data: Path, cell: str) -> None:
     losses = [
-        fit_language_model(
+        fit(
             [shared_data / "korean_text"],
             options=LanguageModelOptions(cell=cell, hidden=24, layers=2, steps=12, engine=engine, batch=8, bptt=16),
         ).result.metrics["val_loss"]
@@ -106,7 +105,7 @@ def test_a_validation_file_is_validation_alone(shared_data: Path, tmp_path: Path
     train, val = tmp_path / "train.txt", tmp_path / "val.txt"
     train.write_text("abcab " * 200)
     val.write_text("abcxyz " * 40)
-    fitted = fit_language_model([train], val=val, options=LanguageModelOptions(hidden=8, steps=3, batch=4))
+    fitted = fit([train], val=val, options=LanguageModelOptions(hidden=8, steps=3, batch=4))
     assert fitted.model.tokenizer.to_json()["characters"] == " abc"
     # x, y and z are not in the vocabulary, so two tokens each
     assert fitted.result.validated == 40 * (4 + 3 * 2)
@@ -126,7 +125,7 @@ def test_the_split_is_the_last_tenth_of_the_text(shared_data: Path) -> None:
 
 def test_a_model_writes_only_what_it_was_trained_on(shared_data: Path) -> None:
     """The tokens that spell unseen characters are never trained, and a cold start must not draw them."""
-    model = fit_language_model(
+    model = fit(
         [shared_data / "tiny_shakespeare" / "input.txt"], options=LanguageModelOptions(hidden=32, steps=20)
     ).model
     with torch.no_grad():  # the worst case: the model is sure of a token that it was never trained on
@@ -136,7 +135,7 @@ def test_a_model_writes_only_what_it_was_trained_on(shared_data: Path) -> None:
 
 
 def test_a_prompt_is_the_beginning_of_a_line(shared_data: Path) -> None:
-    model = fit_language_model(
+    model = fit(
         [shared_data / "tiny_shakespeare" / "input.txt"], options=LanguageModelOptions(hidden=32, steps=20)
     ).model
     assert model.sample("\nROMEO:", length=40, seed=3) == "\n" + model.sample("ROMEO:", length=40, seed=3)

@@ -22,7 +22,7 @@ from unrolled.app.braille import curve
 from unrolled.app.live import LEAST_COLUMNS, LEAST_ROWS, Live
 from unrolled.app.progress import Lines, display, visible
 from unrolled.inspection.losses import BINS, LossCurve, draw
-from unrolled.tasks.fitting import fit_language_model
+from unrolled.tasks.fitting import fit
 from unrolled.tasks.models import LanguageModel
 from unrolled.tasks.options import LanguageModelOptions
 from unrolled.training import model_file
@@ -219,7 +219,7 @@ def test_a_piped_demo_is_plain_text_and_leaves_model_and_picture(unrolled_cli: C
 
 def test_an_observer_hears_every_update_and_the_time_left(tiny_text: Path) -> None:
     listener = Listener()
-    fit_language_model([tiny_text], options=LanguageModelOptions(steps=12, **SMALL), observer=listener)
+    fit([tiny_text], options=LanguageModelOptions(steps=12, **SMALL), observer=listener)
     assert [u.step for u in listener.updates] == list(range(1, 13))
     assert [u.fraction for u in listener.updates] == pytest.approx([i / 12 for i in range(12)])
     assert listener.updates[-1].left == 0 and listener.updates[0].left > 0
@@ -238,8 +238,8 @@ def test_watching_changes_no_number(tiny_text: Path, monkeypatch: pytest.MonkeyP
             self.texts.append(model.sample("a", length=20, seed=1))
 
     options = LanguageModelOptions(steps=8, layers=2, dropout=0.3, **SMALL)
-    alone = fit_language_model([tiny_text], options=options)
-    watched = fit_language_model([tiny_text], options=options, observer=Reader())
+    alone = fit([tiny_text], options=options)
+    watched = fit([tiny_text], options=options, observer=Reader())
     assert len(Reader.texts) >= 8
     one, two = (model_file.sha256(f.model.network.state_dict()) for f in (alone, watched))
     assert one == two

@@ -25,9 +25,10 @@ from unrolled.inspection import gradient_flow, long_run, memory, memory_picture,
 from unrolled.inspection.depth import parameters, width_with
 from unrolled.inspection.gradient_flow import gradient_norms
 from unrolled.inspection.memory import Lesson, Settings, measure_memory
-from unrolled.tasks.fitting import fit_language_model, tokens_of
+from unrolled.tasks.fitting import fit
 from unrolled.tasks.language_model import Network, resolve
 from unrolled.tasks.options import LanguageModelOptions
+from unrolled.tasks.prepare_language_model import tokens_of
 
 SMALL = Settings(
     steps=3, hidden=12, lags=20, warm_up=10, windows=8, lengths=(10, 40), trained_lengths=(10, 40), depths=(1, 2)
@@ -139,7 +140,7 @@ def test_all_that_was_asked_for_is_measured(found: dict[str, Any], tiny_text: Pa
 def test_bits_are_those_of_the_whole_validation_text(found: dict[str, Any], tiny_text: Path) -> None:
     """The same model again, bit for bit, measured as `unrolled evaluate` does."""
     record, lesson = found["models"]["gru"], Lesson([tiny_text], SMALL, print)
-    model = fit_language_model([tiny_text], options=lesson.options("gru")).model
+    model = fit([tiny_text], options=lesson.options("gru")).model
     assert record["bits_per_character"] == pytest.approx(model.evaluate(tiny_text, split="val")["bits_per_character"])
     assert found["gradients"]["gru"]["trained"]["h"]["median"] == pytest.approx(
         torch.quantile(gradient_norms(model.network, lesson.windows, 20)["h"], 0.5, dim=1).tolist()
@@ -149,7 +150,7 @@ def test_bits_are_those_of_the_whole_validation_text(found: dict[str, Any], tiny
 def test_untrained_is_what_the_training_begins_with(tiny_text: Path) -> None:
     lesson = Lesson([tiny_text], SMALL, print)
     for cell in memory.COMPARED:
-        begun = fit_language_model([tiny_text], options=lesson.options(cell), observer=Listener(0))
+        begun = fit([tiny_text], options=lesson.options(cell), observer=Listener(0))
         ours = lesson.untrained(cell).network.state_dict()
         assert all(torch.equal(value, ours[name]) for name, value in begun.model.network.state_dict().items())
 

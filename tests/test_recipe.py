@@ -11,7 +11,7 @@ from unrolled.cells import CELLS, Inputs
 from unrolled.nn import Recurrent
 from unrolled.nn.dropout import dropout
 from unrolled.tasks import recipe
-from unrolled.tasks.fitting import fit_language_model
+from unrolled.tasks.fitting import fit
 from unrolled.tasks.options import LanguageModelOptions
 from unrolled.tasks.recipe import Budget
 
@@ -74,7 +74,7 @@ def test_under_seconds_the_choice_is_said_and_stored(shared_data: Path, tmp_path
     listener = Listener()
     text = tmp_path / "text.txt"
     text.write_text((shared_data / "tiny_shakespeare" / "input.txt").read_text()[:60_000])
-    fitted = fit_language_model([text], options=LanguageModelOptions(seconds=6), observer=listener)
+    fitted = fit([text], options=LanguageModelOptions(seconds=6), observer=listener)
     assert any("chosen for" in str(line.get("note")) for line in listener.lines)
     options = fitted.model.options
     assert options.cell == "gru" and options.hidden and options.dropout and options.bptt == 32
@@ -111,7 +111,7 @@ def test_orthogonal_start_makes_each_gate_a_rotation() -> None:
 def test_a_new_language_model_knows_how_frequent_tokens_are(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("aaab" * 500)
-    fitted = fit_language_model([text], options=LanguageModelOptions(steps=1, lr=1e-12, hidden=4, batch=2))
+    fitted = fit([text], options=LanguageModelOptions(steps=1, lr=1e-12, hidden=4, batch=2))
     output = fitted.model.network.topology.output
     a, b = (int(fitted.model.tokenizer.encode(c)[0]) for c in "ab")
     p = F.softmax(output.bias.detach(), 0)

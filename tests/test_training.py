@@ -15,7 +15,8 @@ from helpers import Listener
 
 import unrolled
 from unrolled.errors import InputError, NonFiniteError
-from unrolled.tasks.fitting import Fitted, fit_language_model, resume_language_model
+from unrolled.tasks import fitting
+from unrolled.tasks.fitting import Fitted, resume
 from unrolled.tasks.options import LanguageModelOptions
 from unrolled.training import checkpoint, model_file
 from unrolled.training.loop import Trainer
@@ -35,7 +36,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fit(text: Path, out: Path | None = None, stop_at: int | None = None, **options: object) -> Fitted:
-    return fit_language_model(
+    return fitting.fit(
         [text],
         options=LanguageModelOptions(**{**SMALL, **options}),
         out=out,
@@ -58,7 +59,7 @@ def test_a_resumed_training_equals_one_that_never_stopped(
     assert not first.result.finished
     for stop_at in [*stops[1:], None]:
         torch.manual_seed(999)  # what happens to the generators in between must not matter
-        last = resume_language_model(tmp_path / "parts", observer=Listener(stop_at))
+        last = resume(tmp_path / "parts", observer=Listener(stop_at))
     assert last.result.finished
     assert last.result.steps == whole.result.steps == 200
     assert model_hash(tmp_path / "parts") == model_hash(tmp_path / "whole")
@@ -99,8 +100,8 @@ def test_a_kill_between_checkpoints_goes_back_to_the_last_one(
             return False
 
     with pytest.raises(Killed):
-        resume_language_model(tmp_path / "killed", observer=Die())
-    resume_language_model(tmp_path / "killed")
+        resume(tmp_path / "killed", observer=Die())
+    resume(tmp_path / "killed")
     assert model_hash(tmp_path / "killed") == model_hash(tmp_path / "whole")
     lines = [json.loads(line) for line in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()]
     validated = [line["step"] for line in lines if "val_loss" in line]
@@ -149,15 +150,15 @@ def wait_for_a_line(path: Path) -> None:
 def test_resume_says_what_is_wrong(text: Path, tmp_path: Path) -> None:
     fit(text, tmp_path / "done", steps=5)
     with pytest.raises(InputError, match=r"has finished at step 5.*--start-from"):
-        resume_language_model(tmp_path / "done")
+        resume(tmp_path / "done")
     copy = text.with_name("copy.py")
     copy.write_text(text.read_text())
     fit(copy, tmp_path / "stopped", steps=20, stop_at=5)
     copy.write_text(copy.read_text() + "# more\n")
     with pytest.raises(InputError, match="has changed since"):
-        resume_language_model(tmp_path / "stopped")
+        resume(tmp_path / "stopped")
     with pytest.raises(InputError, match=r"no run\.json"):
-        resume_language_model(tmp_path)
+        resume(tmp_path)
 
 
 def test_a_loss_that_is_not_finite_ends_training_and_keeps_the_checkpoint(
@@ -236,7 +237,7 @@ def test_full_backpropagation_through_time_takes_whole_documents(tmp_path: Path)
 def test_full_backpropagation_through_time_is_refused_where_it_does_not_fit(
     text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unrolled.tasks.fitting._free_memory", lambda: 10**7)
+    monkeypatch.setattr("unrolled.tasks.prepare_language_model._free_memory", lambda: 10**7)
     with pytest.raises(InputError, match=r"--bptt full over 2,7\d\d timesteps of 4 rows needs about .* GiB"):
         fit(text, steps=3, bptt="full", hidden=256)
 
@@ -246,13 +247,13 @@ def test_start_from_goes_on_with_the_model_on_new_text(text: Path, tmp_path: Pat
     new = tmp_path / "new.txt"
     new.write_text("# ünïcode the first model never saw\n" + text.read_text())
     options = LanguageModelOptions(steps=1, batch=4, bptt=8, lr=1e-9)
-    second = fit_language_model([new], options=options, start_from=tmp_path / "first")
+    second = fitting.fit([new], options=options, start_from=tmp_path / "first")
     assert second.model.options.cell == "gru"
     assert second.model.tokenizer.to_json() == first.model.tokenizer.to_json()
     fresh = fit(new, steps=1, cell="gru", lr=1e-9)  # it knows how frequent each character is, and no more
     assert second.result.metrics["val_loss"] < fresh.result.metrics["val_loss"] - 0.3
     with pytest.raises(InputError, match="--hidden 32 contradicts the model to start from, which has 16"):
-        fit_language_model([new], options=LanguageModelOptions(hidden=32, steps=1), start_from=tmp_path / "first")
+        fitting.fit([new], options=LanguageModelOptions(hidden=32, steps=1), start_from=tmp_path / "first")
 
 
 def test_overwrite_replaces_a_run_and_nothing_else(text: Path, tmp_path: Path) -> None:

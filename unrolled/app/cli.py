@@ -82,13 +82,13 @@ def train_language_model(
     files
         Text in UTF-8; each file is a document, a folder gives the text files in it.
     """
-    from unrolled.tasks.fitting import fit_language_model
+    from unrolled.tasks.fitting import fit
     from unrolled.training.run import Run
 
     options, output = options or LanguageModelOptions(), output or Output()
     out = output.out or Run.next_free(Path("runs"), "language-model")
     return _training(
-        lambda **how: fit_language_model(
+        lambda **how: fit(
             files,
             options=options,
             val=output.val,
@@ -111,9 +111,9 @@ def resume(run: Path, *, json: JsonFlag = False) -> int:
     run
         The run folder.
     """
-    from unrolled.tasks.fitting import resume_language_model
+    from unrolled.tasks.fitting import resume
 
-    return _training(lambda **how: resume_language_model(run, **how), run, json)
+    return _training(lambda **how: resume(run, **how), run, json)
 
 
 @app.command

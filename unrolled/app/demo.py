@@ -10,7 +10,7 @@ from unrolled.errors import InputError
 from unrolled.inspection.losses import LossCurve, draw
 from unrolled.inspection.pictures import COLOURS
 from unrolled.metrics.text import xz_bits_per_character
-from unrolled.tasks.fitting import Fitted, fit_language_model
+from unrolled.tasks.fitting import Fitted, fit
 from unrolled.tasks.models import LanguageModel
 from unrolled.tasks.options import LanguageModelOptions
 from unrolled.training.run import Run
@@ -43,7 +43,7 @@ def run_demo(seconds: float, out: Path, overwrite: bool, clock: Clock, stop: Cal
     short = clock.elapsed() + BASELINE_SHARE * seconds + 1
     baseline_options = LanguageModelOptions(seconds=short, topology="one_to_one", lr=1e-2)
     with display(sys.stdout, stop, brief=True) as shown:
-        baseline = fit_language_model(files, options=baseline_options, clock=clock, observer=shown)
+        baseline = fit(files, options=baseline_options, clock=clock, observer=shown)
     if not baseline.result.finished:
         return {}
     figures = {"one_to_one": baseline.result.metrics["bits_per_character"]}
@@ -51,7 +51,7 @@ def run_demo(seconds: float, out: Path, overwrite: bool, clock: Clock, stop: Cal
     _show(baseline.model)
     _say("\n2. With memory: a recurrent network, its state carried from chunk to chunk.")
     with display(sys.stdout, stop, PROMPT) as shown:
-        fitted = fit_language_model(files, options=options, out=out, overwrite=overwrite, clock=clock, observer=shown)
+        fitted = fit(files, options=options, out=out, overwrite=overwrite, clock=clock, observer=shown)
     if not fitted.result.finished:
         _say(f"stopped; go on with:\n  unrolled resume {out}")
         return figures

@@ -20,10 +20,11 @@ from unrolled.inspection import gradient_flow
 from unrolled.inspection.depth import parameters, width_with
 from unrolled.inspection.long_run import measure_long_run
 from unrolled.tasks import recipe
-from unrolled.tasks.fitting import Fitted, Prepared, fit_language_model, pick_device, prepare
+from unrolled.tasks.fitting import Fitted, fit, pick_device
 from unrolled.tasks.language_model import LanguageModelTask, evaluate, resolve
 from unrolled.tasks.models import LanguageModel
 from unrolled.tasks.options import LanguageModelOptions
+from unrolled.tasks.prepare_language_model import Prepared, prepare
 from unrolled.training.schedule import RESERVE
 
 COMPARED = ("rnn", "gru", "lstm")
@@ -175,7 +176,7 @@ class Lesson:
         self.trained += 1
         options = self.options(cell, layers, hidden)
         self.say(f"{self.trained} of {self.settings.trainings}: {cell} {layers} × {options.hidden}")
-        fitted = fit_language_model(self.paths, options=options)
+        fitted = fit(self.paths, options=options)
         fitted.model.to("cpu")
         record = self._record(fitted)
         self.say(f"       {record['bits_per_character']:.3f} bits a character after {record['steps']:,} updates")

@@ -15,6 +15,7 @@ from unrolled.cells import CELLS, Inputs, State
 from unrolled.data.corpus import Tokens
 from unrolled.data.streams import IGNORED, Batch, LaneStream
 from unrolled.data.tokenizers import Tokenizer
+from unrolled.engines import auto_order
 from unrolled.errors import InputError
 from unrolled.metrics.text import bits
 from unrolled.nn import Recurrent
@@ -113,6 +114,9 @@ class LanguageModelTask:
     ) -> None:
         self.options, self.tokenizer, self.splits, self.device = options, tokenizer, splits, device
         self.unit = "bytes" if options.tokens == "byte" else "characters"
+        self.notes: list[str] = []
+        self.sha256: list[str] = []
+        self.start: dict[str, Tensor] | None = None
 
     def model(self) -> Network:
         """A new network that knows how frequent each token is: the output's bias begins at the logarithm, which saves
@@ -139,6 +143,18 @@ class LanguageModelTask:
 
         assert isinstance(model, Network)
         return LanguageModel(model, self.tokenizer, self.options)
+
+    def introduction(self, model: nn.Module, engine: str) -> str:
+        """What is trained on what, in one line."""
+        options, train, val = self.options, self.splits["train"], self.splits["val"]
+        order = auto_order(self.device.type, CELLS[options.cell or "lstm"])
+        how = f" (auto: {', '.join(order)})" if options.engine == "auto" and engine != "none" else ""
+        shape = f"{options.cell} {options.layers} × {options.hidden}" if engine != "none" else "one_to_one"
+        return (
+            f"{shape}, {sum(p.numel() for p in model.parameters()):,} parameters, {self.tokenizer.size} tokens "
+            f"({options.tokens}); train {len(train.ids):,}, validation {len(val.ids):,} tokens; engine {engine}{how}, "
+            f"{self.device}, {torch.get_num_threads()} threads"
+        )
 
     def describe(self) -> dict[str, Any]:
         return {"task": self.name, "options": asdict(self.options), "vocabulary": self.tokenizer.to_json()}

@@ -45,9 +45,9 @@ class LanguageModel:
 
         Raises `InputError` for unusable text or options and `NonFiniteError` where the loss is not finite.
         """
-        from unrolled.tasks.fitting import fit_language_model  # the other way round at import
+        from unrolled.tasks.fitting import fit  # the other way round at import
 
-        return fit_language_model(paths, val=val, options=LanguageModelOptions(**options)).model
+        return fit(paths, val=val, options=LanguageModelOptions(**options)).model
 
     @classmethod
     def from_file(cls, tensors: dict[str, Tensor], description: dict[str, Any]) -> "LanguageModel":
@@ -76,7 +76,7 @@ class LanguageModel:
 
     def evaluate(self, *paths: str | Path, split: str | None = None) -> dict[str, float]:
         """`val_loss` (nats a character) and `bits_per_character` of text; split: "train", "val" or None for all."""
-        from unrolled.tasks.fitting import tokens_of  # the other way round at import
+        from unrolled.tasks.prepare_language_model import tokens_of  # the other way round at import
 
         tokens = tokens_of(self.tokenizer, paths, split, self.options.val_fraction)
         return evaluate(self.network, self.tokenizer, tokens, self.device).metrics

@@ -1,0 +1,43 @@
+"""The tasks there are. Adding one takes its file and a line here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from unrolled.tasks.options import LanguageModelOptions
+from unrolled.tasks.prepare_language_model import prepare_language_model
+from unrolled.training.options import TrainingOptions
+from unrolled.training.task import Task
+
+
+class PreparedTask(Task, Protocol):
+    """A task with its data read and what the options leave open chosen."""
+
+    options: Any
+    device: torch.device
+    notes: list[str]
+    """What to tell people before the training"""
+    sha256: list[str]
+    """Of the data"""
+    start: dict[str, Tensor] | None
+    """Weights to begin with"""
+
+    def introduction(self, model: nn.Module, engine: str) -> str: ...
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What tells a task from the others."""
+
+    options: type[TrainingOptions]
+    prepare: Callable[..., PreparedTask]
+    """(paths, options, val=, device=, clock=, start=, vocabulary=)
+    start: a model to go on from; vocabulary: that of a training to resume"""
+
+
+KINDS = {
+    "language-model": Kind(LanguageModelOptions, prepare_language_model),
+}
