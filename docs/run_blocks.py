@@ -9,7 +9,7 @@
 - The folder holds what a reader has: `input.txt`, `other.txt` and `new.txt`, real text.
 - `unrolled` and `python` are those of this checkout.
 - Trainings are shortened (`Limits`): `--seconds N` and `seconds=N` become at most 4, `--steps N` and `steps=N` at
-  most 40.
+  most 300, in the tests 40.
 - A block that begins with `python3 -m venv` sets things up and is run by `.ci/run`.
 - `<!-- not run: REASON -->` in the line before a block keeps it from running; tests/test_docs.py lists the reasons.
 """
@@ -49,7 +49,7 @@ class Limits:
     """What trainings in documentation are shortened to."""
 
     seconds: int = 4
-    steps: int = 40
+    steps: int = 300
 
     def shorten(self, code: str) -> str:
         """The code with every length of a training at most the limit.
@@ -57,7 +57,7 @@ class Limits:
         >>> Limits().shorten("unrolled train language-model a.txt --seconds 300 --steps 2")
         'unrolled train language-model a.txt --seconds 4 --steps 2'
         >>> Limits().shorten('fit("a.txt", seconds=60.5, steps=1_000)')
-        'fit("a.txt", seconds=4, steps=40)'
+        'fit("a.txt", seconds=4, steps=300)'
         """
 
         for unit, limit in asdict(self).items():

@@ -19,6 +19,7 @@ PAGES = [
     for pattern in ("README*.md", "CONTRIBUTING.md", "docs/**/*.md")
     for path in sorted(ROOT.glob(pattern))
 ]
+LIMITS = Limits(steps=40)
 REASONS = {".ci/run runs it"}
 """Why a block may not run here. `test_ci_runs_what_pages_leave_to_it` holds each to it."""
 LINK = re.compile(r"(?<!\\)\[(?:[^][]|\[[^]]*\])*\]\((?P<target>[^()\s]+(?:\([^()]*\))?)(?: \"[^\"]*\")?\)")
@@ -46,7 +47,7 @@ def test_every_block_says_its_language(page: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_block_runs(page: str, outcomes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    run_page(read(page), page, cache=outcomes)
+    run_page(read(page), page, LIMITS, outcomes)
 
 
 def unmarked(page: str) -> str:
@@ -115,7 +116,13 @@ def test_the_site_builds(outcomes: Path, tmp_path: Path) -> None:
     built = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site"],
         cwd=ROOT,
-        env={**os.environ, "UNROLLED_DOCS_CACHE": str(outcomes), "OMP_NUM_THREADS": "1"},
+        env={
+            **os.environ,
+            "UNROLLED_DOCS_CACHE": str(outcomes),
+            "UNROLLED_DOCS_SECONDS": str(LIMITS.seconds),
+            "UNROLLED_DOCS_STEPS": str(LIMITS.steps),
+            "OMP_NUM_THREADS": "1",
+        },
         capture_output=True,
         text=True,
     )
@@ -146,9 +153,9 @@ def test_a_block_that_nobody_would_run_is_refused(page: str) -> None:
 @pytest.mark.parametrize(
     ("code", "short"),
     [
-        ("unrolled train --seconds 300 --steps 1000", "unrolled train --seconds 4 --steps 40"),
+        ("unrolled train --seconds 300 --steps 1000", "unrolled train --seconds 4 --steps 300"),
         ("unrolled train --seconds=300 --seconds 2.5", "unrolled train --seconds=4 --seconds 2.5"),
-        ("fit(a, seconds=60.5, steps=1_000)", "fit(a, seconds=4, steps=40)"),
+        ("fit(a, seconds=60.5, steps=1_000)", "fit(a, seconds=4, steps=300)"),
         ("num_steps=100; --seconds-x 100", "num_steps=100; --seconds-x 100"),
     ],
 )
