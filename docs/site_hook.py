@@ -73,8 +73,11 @@ def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
     """Formulas become MathML, which browsers draw themselves: no script, and nothing fetched."""
 
     def formula(found: re.Match[str]) -> str:
-        display = "block" if found[2] == "[" else "inline"
-        return f'<{found[1]} class="formula">{convert(html.unescape(found[3]), display=display)}</{found[1]}>'
+        source = html.unescape(found[3])
+        drawn = convert(source, display="block" if found[2] == "[" else "inline")
+        if re.search(r"<mi>(\\|&)", drawn):
+            raise PluginError(f"{page.file.src_uri}: latex2mathml does not know all of this formula:\n{source}")
+        return f'<{found[1]} class="formula">{drawn}</{found[1]}>'
 
     return FORMULA.sub(formula, content)
 

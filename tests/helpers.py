@@ -2,12 +2,31 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from unrolled.cells import CELLS, Cell, Inputs, State, Weights
+from unrolled.training.observer import Observer, Progress
+
+
+class Listener(Observer):
+    """Keeps what it is told, and stops a training before its update number `stop_at`."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.stop_at = stop_at
+        self.lines: list[dict[str, Any]] = []
+        self.updates: list[Progress] = []
+
+    def report(self, line: dict[str, Any]) -> None:
+        self.lines.append(line)
+
+    def progress(self, now: Progress) -> None:
+        self.updates.append(now)
+
+    def stop(self, step: int) -> bool:
+        return step == self.stop_at
 
 
 def assert_one_sentence(text: str | None) -> None:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from helpers import Listener
 
 import unrolled
 from unrolled.tasks.fitting import fit_language_model
 from unrolled.tasks.models import LanguageModel
 from unrolled.tasks.options import LanguageModelOptions
-from unrolled.training import checkpoint, files
+from unrolled.training import checkpoint, model_file
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 TRAIN = "train language-model"
@@ -42,11 +43,11 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_text: Path, make_model:
     data = bytearray((folder / "model.safetensors").read_bytes())
     data[-9] ^= 4
     (folder / "damaged.safetensors").write_bytes(data)
-    tensors, description = files.load_model(folder / "model.safetensors")
-    files.save_model(folder / "captions.safetensors", tensors, {**description, "task": "caption-image"})
+    tensors, description = model_file.load(folder / "model.safetensors")
+    model_file.save(folder / "captions.safetensors", tensors, {**description, "task": "caption-image"})
     options = LanguageModelOptions(steps=9, hidden=8, batch=2, bptt=8)
     for name in ("run", "stopped", "scratched", "emptied"):
-        fit_language_model([folder / "good.txt"], options=options, out=folder / name, stop=lambda step: step == 3)
+        fit_language_model([folder / "good.txt"], options=options, out=folder / name, observer=Listener(3))
     scratched = checkpoint.latest(folder / "scratched")
     assert scratched
     (scratched / "tensors.safetensors").write_bytes(b"scratched")

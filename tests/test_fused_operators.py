@@ -21,7 +21,7 @@ from unrolled.cells import CELLS, Inputs
 from unrolled.engines import ENGINES
 from unrolled.engines.fused import NUMBERS, register
 from unrolled.engines.native import build as native
-from unrolled.nn.recurrent import Recurrent
+from unrolled.nn import Recurrent
 
 pytestmark = pytest.mark.skipif(native.unavailable() is not None, reason=f"no compiled kernels: {native.unavailable()}")
 cells = pytest.mark.parametrize("name", CELLS)

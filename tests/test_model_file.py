@@ -17,13 +17,13 @@ import torch
 import unrolled
 from unrolled.errors import InputError, UnrolledError
 from unrolled.tasks.models import LanguageModel, load
-from unrolled.training import checkpoint, files
+from unrolled.training import checkpoint, files, model_file
 
 Make = Callable[..., LanguageModel]
 
 
 @pytest.fixture
-def model_file(tmp_path: Path, make_model: Make) -> Path:
+def saved_model(tmp_path: Path, make_model: Make) -> Path:
     path = tmp_path / "kept" / "model.safetensors"
     path.parent.mkdir()
     make_model("한abc\n", cell="gru", layers=2).save(path)
@@ -58,8 +58,8 @@ def test_a_model_comes_back_whole(
         assert loaded.sample("abc", 40, seed=1) == model.sample("abc", 40, seed=1)
 
 
-def test_the_file_is_plain_safetensors_with_json_beside_the_weights(model_file: Path, make_model: Make) -> None:
-    with safetensors.safe_open(model_file, "pt") as file:
+def test_the_file_is_plain_safetensors_with_json_beside_the_weights(saved_model: Path, make_model: Make) -> None:
+    with safetensors.safe_open(saved_model, "pt") as file:
         described = json.loads(file.metadata()["unrolled"])
         names = set(file.keys())
     assert names == set(make_model("한abc\n", cell="gru", layers=2).network.state_dict())
@@ -70,41 +70,41 @@ def test_the_file_is_plain_safetensors_with_json_beside_the_weights(model_file: 
     assert described["metrics"] == {"val_loss": 1.5, "bits_per_character": 2.25}
 
 
-def test_every_flipped_bit_is_found(model_file: Path) -> None:
-    data = model_file.read_bytes()
+def test_every_flipped_bit_is_found(saved_model: Path) -> None:
+    data = saved_model.read_bytes()
     header = 8 + int.from_bytes(data[:8], "little")
     draw = random.Random(0)
     bits = [*range(64), *draw.sample(range(64, 8 * header), 200), *draw.sample(range(8 * header, 8 * len(data)), 60)]
     for bit in bits:
-        model_file.write_bytes(flipped(data, bit))
+        saved_model.write_bytes(flipped(data, bit))
         with pytest.raises(InputError) as raised:
-            unrolled.load(model_file)
-        assert str(model_file) in str(raised.value), bit
-    model_file.write_bytes(data)
-    unrolled.load(model_file)
+            unrolled.load(saved_model)
+        assert str(saved_model) in str(raised.value), bit
+    saved_model.write_bytes(data)
+    unrolled.load(saved_model)
 
 
-def test_a_truncated_or_longer_file_is_found(model_file: Path) -> None:
-    data = model_file.read_bytes()
+def test_a_truncated_or_longer_file_is_found(saved_model: Path) -> None:
+    data = saved_model.read_bytes()
     header = 8 + int.from_bytes(data[:8], "little")
     for end in (0, 1, 7, 8, 9, header // 2, header, header + 1, len(data) - 4, len(data) - 1):
-        model_file.write_bytes(data[:end])
+        saved_model.write_bytes(data[:end])
         with pytest.raises(InputError, match="damaged"):
-            unrolled.load(model_file)
-    model_file.write_bytes(data + b"\0")
+            unrolled.load(saved_model)
+    saved_model.write_bytes(data + b"\0")
     with pytest.raises(InputError, match="damaged"):
-        unrolled.load(model_file)
+        unrolled.load(saved_model)
 
 
-def test_files_of_others_are_refused_by_name(model_file: Path, make_model: Make, tmp_path: Path) -> None:
-    tensors, description = files.load_model(model_file)
+def test_files_of_others_are_refused_by_name(saved_model: Path, make_model: Make, tmp_path: Path) -> None:
+    tensors, description = model_file.load(saved_model)
     other = tmp_path / "other.safetensors"
 
-    files.save_model(other, tensors, {**description, "task": "caption-image"})
+    model_file.save(other, tensors, {**description, "task": "caption-image"})
     with pytest.raises(InputError, match=r"other\.safetensors is a model for caption-image"):
         unrolled.load(other)
     with pytest.raises(InputError, match=r"is a model for language-model, not for translate"):
-        load(model_file, task="translate")
+        load(saved_model, task="translate")
 
     text = json.dumps({**description, "format": files.FORMAT + 1, "something": "new"})
     metadata = {"unrolled": text, "unrolled_sha256": hashlib.sha256(text.encode()).hexdigest()}
@@ -135,20 +135,20 @@ def full(*args: object, **keywords: object) -> None:
 
 @pytest.mark.parametrize("place", ["os.fsync", "os.replace", "pathlib.Path.open"])
 def test_a_failing_write_keeps_the_old_model(
-    model_file: Path, make_model: Make, monkeypatch: pytest.MonkeyPatch, place: str
+    saved_model: Path, make_model: Make, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    before = model_file.read_bytes()
+    before = saved_model.read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(place, full)
         with pytest.raises(
             UnrolledError, match=r"cannot write .*model\.safetensors: No space left on device"
         ) as raised:
-            make_model(seed=9).save(model_file)
+            make_model(seed=9).save(saved_model)
     assert raised.value.exit_code == 1
-    assert model_file.read_bytes() == before
-    assert [p.name for p in model_file.parent.iterdir()] == ["model.safetensors"]  # no temporary file either
-    make_model(seed=9).save(model_file)
-    assert model_file.read_bytes() != before
+    assert saved_model.read_bytes() == before
+    assert [p.name for p in saved_model.parent.iterdir()] == ["model.safetensors"]  # no temporary file either
+    make_model(seed=9).save(saved_model)
+    assert saved_model.read_bytes() != before
 
 
 def test_saving_to_a_folder_that_does_not_exist_is_said(make_model: Make, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import Listener
 
 from unrolled.cells import CELLS, Inputs
 from unrolled.nn import Recurrent
@@ -70,11 +71,11 @@ def test_the_measured_speed_is_a_speed() -> None:
 
 
 def test_under_seconds_the_choice_is_said_and_stored(shared_data: Path, tmp_path: Path) -> None:
-    lines: list[dict] = []
+    listener = Listener()
     text = tmp_path / "text.txt"
     text.write_text((shared_data / "tiny_shakespeare" / "input.txt").read_text()[:60_000])
-    fitted = fit_language_model([text], options=LanguageModelOptions(seconds=6), report=lines.append)
-    assert any("chosen for" in str(line.get("note")) for line in lines)
+    fitted = fit_language_model([text], options=LanguageModelOptions(seconds=6), observer=listener)
+    assert any("chosen for" in str(line.get("note")) for line in listener.lines)
     options = fitted.model.options
     assert options.cell == "gru" and options.hidden and options.dropout and options.bptt == 32
 

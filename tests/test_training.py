@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import Listener
 
 import unrolled
 from unrolled.errors import InputError, NonFiniteError
 from unrolled.tasks.fitting import Fitted, fit_language_model, resume_language_model
 from unrolled.tasks.options import LanguageModelOptions
-from unrolled.training import checkpoint, files
+from unrolled.training import checkpoint, model_file
 from unrolled.training.loop import Trainer
+from unrolled.training.observer import Observer
 from unrolled.training.run import Run
 from unrolled.training.schedule import Clock, Schedule
 
@@ -37,12 +39,12 @@ def fit(text: Path, out: Path | None = None, stop_at: int | None = None, **optio
         [text],
         options=LanguageModelOptions(**{**SMALL, **options}),
         out=out,
-        stop=lambda step: step == stop_at,
+        observer=Listener(stop_at),
     )
 
 
 def model_hash(run: Path) -> str:
-    return files.tensors_sha256(files.load_model(run)[0])
+    return model_file.sha256(model_file.load(run)[0])
 
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
@@ -56,13 +58,13 @@ def test_a_resumed_training_equals_one_that_never_stopped(
     assert not first.result.finished
     for stop_at in [*stops[1:], None]:
         torch.manual_seed(999)  # what happens to the generators in between must not matter
-        last = resume_language_model(tmp_path / "parts", stop=lambda step, at=stop_at: step == at)
+        last = resume_language_model(tmp_path / "parts", observer=Listener(stop_at))
     assert last.result.finished
     assert last.result.steps == whole.result.steps == 200
     assert model_hash(tmp_path / "parts") == model_hash(tmp_path / "whole")
     assert last.result.metrics == whole.result.metrics
     newest = [checkpoint.load(checkpoint.latest(tmp_path / name))[0] for name in ("whole", "parts")]
-    assert files.tensors_sha256(newest[0]) == files.tensors_sha256(newest[1])  # optimiser, state and generators too
+    assert model_file.sha256(newest[0]) == model_file.sha256(newest[1])  # optimiser, state and generators too
 
 
 def test_the_hash_is_of_the_weights(text: Path, tmp_path: Path) -> None:
@@ -75,7 +77,7 @@ def test_writing_checkpoints_changes_no_number(text: Path, tmp_path: Path, monke
     plain = fit(text, steps=40, dropout=0.3)
     monkeypatch.setattr("unrolled.training.loop.CHECKPOINT_SECONDS", 0.0)
     kept = fit(text, tmp_path / "kept", steps=40, dropout=0.3)
-    weights = [files.tensors_sha256(f.model.network.state_dict()) for f in (plain, kept)]
+    weights = [model_file.sha256(f.model.network.state_dict()) for f in (plain, kept)]
     assert weights[0] == weights[1]
 
 
@@ -90,13 +92,14 @@ def test_a_kill_between_checkpoints_goes_back_to_the_last_one(
     class Killed(Exception):
         pass
 
-    def die(step: int) -> bool:
-        if step == 45:
-            raise Killed
-        return False
+    class Die(Observer):
+        def stop(self, step: int) -> bool:
+            if step == 45:
+                raise Killed
+            return False
 
     with pytest.raises(Killed):
-        resume_language_model(tmp_path / "killed", stop=die)
+        resume_language_model(tmp_path / "killed", observer=Die())
     resume_language_model(tmp_path / "killed")
     assert model_hash(tmp_path / "killed") == model_hash(tmp_path / "whole")
     lines = [json.loads(line) for line in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()]

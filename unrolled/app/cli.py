@@ -246,14 +246,14 @@ def _say_what_takes_long() -> None:
 
 
 def _training(start: Any, out: Path, as_json: bool) -> int:
-    """Run a training with signals, progress and a summary; `start` takes clock, report and stop."""
-    from unrolled.app.progress import plain
+    """Run a training with signals, progress and a summary; `start` takes clock and observer."""
+    from unrolled.app.progress import display
     from unrolled.app.signals import Signals
     from unrolled.training.schedule import Clock
 
     _say_what_takes_long()
-    with Signals() as signals:
-        fitted: Fitted = start(clock=Clock(started=STARTED), report=plain, stop=signals.stop)
+    with Signals() as signals, display(sys.stderr, signals.stop) as observer:
+        fitted: Fitted = start(clock=Clock(started=STARTED), observer=observer)
     summary = _summary(fitted, out)
     if as_json:
         _print_json(summary)

@@ -1,13 +1,16 @@
 """`unrolled demo`: a minute from nothing to a model that writes, on text that every Python installation carries."""
 
+import sys
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
-from unrolled.app.progress import text
+from unrolled.app.progress import display, quoted, visible
 from unrolled.errors import InputError
+from unrolled.inspection.losses import LossCurve, draw
+from unrolled.inspection.pictures import COLOURS
 from unrolled.metrics.text import xz_bits_per_character
-from unrolled.tasks.fitting import fit_language_model
+from unrolled.tasks.fitting import Fitted, fit_language_model
 from unrolled.tasks.models import LanguageModel
 from unrolled.tasks.options import LanguageModelOptions
 from unrolled.training.run import Run
@@ -38,51 +41,57 @@ def run_demo(seconds: float, out: Path, overwrite: bool, clock: Clock, stop: Cal
     _say(f"{len(files)} modules of Python's standard library: {size / 1e6:.1f} MB of text, a tenth for validation.\n")
     _say("1. Without memory (one_to_one): the next character from the current one alone.")
     short = clock.elapsed() + BASELINE_SHARE * seconds + 1
-    baseline = fit_language_model(
-        files, options=LanguageModelOptions(seconds=short, topology="one_to_one", lr=1e-2), clock=clock, stop=stop
-    )
+    baseline_options = LanguageModelOptions(seconds=short, topology="one_to_one", lr=1e-2)
+    with display(sys.stdout, stop, brief=True) as shown:
+        baseline = fit_language_model(files, options=baseline_options, clock=clock, observer=shown)
     if not baseline.result.finished:
         return {}
     figures = {"one_to_one": baseline.result.metrics["bits_per_character"]}
     _say(f"   {figures['one_to_one']:.3f} bits a character. It writes like this:")
     _show(baseline.model)
     _say("\n2. With memory: a recurrent network, its state carried from chunk to chunk.")
-    fitted = fit_language_model(
-        files,
-        options=options,
-        out=out,
-        overwrite=overwrite,
-        clock=clock,
-        report=lambda line: _say("   " + text(line)),
-        stop=stop,
-        watch=_show,
-    )
+    with display(sys.stdout, stop, PROMPT) as shown:
+        fitted = fit_language_model(files, options=options, out=out, overwrite=overwrite, clock=clock, observer=shown)
     if not fitted.result.finished:
         _say(f"stopped; go on with:\n  unrolled resume {out}")
         return figures
     figures["recurrent"] = fitted.result.metrics["bits_per_character"]
-    _say("   at the end:")
+    _say("\nAt the end it writes:")
     _show(fitted.model, length=400)
     figures["xz"] = _xz(files)
-    _say("\nBits a character on the same validation text (less is better):")
-    for name, what in (
-        ("one_to_one", "no memory"),
-        ("xz", "xz -9e, having packed the training text"),
-        ("recurrent", f"{fitted.model.options.cell} with {fitted.model.options.hidden} units"),
-    ):
-        _say(f"  {figures[name]:6.3f}  {what}")
-    _say(
-        f"\nThe model is {out / 'model.safetensors'}. Next:\n"
-        f'  unrolled sample {out} --prompt "import " --length 500 --temperature 0.8\n'
-        f"  unrolled evaluate {out} FILE\n"
-        "  unrolled train language-model FILE --seconds 300"
-    )
+    _conclude(figures, fitted, shown.curve, out)
     return figures
 
 
+def _conclude(figures: dict[str, float], fitted: Fitted, curve: LossCurve, out: Path) -> None:
+    """The figures as bars, the picture, and what to do next."""
+    options = fitted.model.options
+    network = f"{options.cell} with {options.hidden} units"
+    names = {"one_to_one": "no memory", "xz": "xz -9e, having read the training text", "recurrent": network}
+    _say("\nBits a character on the same validation text (less is better):")
+    for name, what in names.items():
+        bar = "█" * round(30 * figures[name] / max(figures.values()))
+        _say(f"  {what:38} {figures[name]:5.3f}  {bar}")
+    draw(
+        curve,
+        out / "loss.png",
+        title=f"unrolled demo: {network} learns Python's standard library",
+        colour=COLOURS[str(options.cell)],
+        levels=[(names[name], figures[name]) for name in ("one_to_one", "xz")],
+    )
+    _say(
+        f"\nThe loss as a picture: {out / 'loss.png'}\n"
+        f"The model:             {out / 'model.safetensors'}\n"
+        "Next:\n"
+        f'  unrolled sample {out} --prompt "import " --length 500 --temperature 0.8\n'
+        "  unrolled explain hello\n"
+        f"  unrolled graph {out}\n"
+        "  unrolled train language-model FILE --seconds 300"
+    )
+
+
 def _show(model: LanguageModel, length: int = 160) -> None:
-    written = model.sample(PROMPT, length=length, temperature=0.7, seed=1)
-    _say("\n".join("   | " + line for line in written.splitlines()))
+    _say(quoted(visible(model.sample(PROMPT, length=length, temperature=0.7, seed=1))))
 
 
 def _xz(files: list[Path]) -> float:

@@ -1,12 +1,70 @@
-"""What a training tells people, in plain lines on standard error."""
+"""What a training tells people in plain lines, and who shows it: lines where output is piped, else `live.py`."""
 
-import sys
-from typing import Any
+import os
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from unrolled.inspection.losses import LossCurve
+from unrolled.training.observer import Observer, Progress
 
 
-def plain(line: dict[str, Any]) -> None:
-    """Print one report of the training loop."""
-    print(text(line), file=sys.stderr, flush=True)
+class Lines(Observer):
+    """One line a report; with a prompt also what the model writes by then; nothing at all if brief."""
+
+    def __init__(
+        self, stream: TextIO, stop: Callable[[int], bool], prompt: str | None = None, brief: bool = False
+    ) -> None:
+        self.stream, self._stop, self.prompt, self.brief = stream, stop, prompt, brief
+        self.curve = LossCurve()
+        self.now: Progress | None = None
+
+    def __enter__(self) -> "Lines":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Nothing was opened."""
+
+    def report(self, line: dict[str, Any]) -> None:
+        # where tokens are bytes, a character is several: another scale than that of the training's loss
+        if "val_loss" in line and self.now is not None and self.now.unit != "bytes":
+            self.curve.validation.append((self.now.fraction, line["seconds"], line["val_loss"]))
+        self.say(line)
+
+    def say(self, line: dict[str, Any]) -> None:
+        """Show a report."""
+        if not self.brief:
+            print(text(line), file=self.stream, flush=True)
+
+    def progress(self, now: Progress) -> None:
+        self.now = now
+        self.curve.add(now.fraction, now.elapsed, now.loss)
+
+    def watch(self, model: Any) -> None:
+        if self.prompt is not None and self.now is not None:
+            written = visible(model.sample(self.prompt, length=160, temperature=0.7, seed=1))
+            print(quoted(written), file=self.stream, flush=True)
+
+    def stop(self, step: int) -> bool:
+        return self._stop(step)
+
+
+def display(stream: TextIO, stop: Callable[[int], bool], prompt: str | None = None, brief: bool = False) -> Lines:
+    """The live display on a terminal that can show it, else plain lines. brief: it vanishes at the end."""
+    if stream.isatty() and os.environ.get("TERM") not in (None, "", "dumb") and _can_write(stream, "⣿│"):
+        from unrolled.app.live import LEAST_COLUMNS, LEAST_ROWS, Live
+
+        columns, rows = os.get_terminal_size(stream.fileno())
+        if columns >= LEAST_COLUMNS and rows >= LEAST_ROWS:
+            return Live(stream, stop, prompt, brief)
+    return Lines(stream, stop, prompt, brief)
+
+
+def _can_write(stream: TextIO, text: str) -> bool:
+    try:
+        text.encode(stream.encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def text(line: dict[str, Any]) -> str:
@@ -29,3 +87,27 @@ def text(line: dict[str, Any]) -> str:
         if name not in ("step", "seconds", "train_loss", "gradient_norm", "learning_rate", "tokens_per_second")
     ]
     return "  ".join(parts)
+
+
+def visible(text: str) -> str:
+    """Without characters that a terminal would obey.
+
+    >>> visible("a\\x1b[2Jb\\tc\\r\\nd")
+    'a␛[2Jb    c␍\\nd'
+    """
+    return "".join(
+        c if c.isprintable() or c == "\n" else "    " if c == "\t" else chr(0x2400 + ord(c)) if ord(c) < 32 else "·"
+        for c in text
+    )
+
+
+def quoted(written: str, columns: int = 80) -> str:
+    """What a model wrote, set off from what is said about it.
+
+    >>> print(quoted("def f():\\n    pass", columns=13))
+       | def f():
+       |     pass
+    """
+    room = columns - 5
+    lines = (line[at : at + room] for line in written.splitlines() for at in range(0, max(1, len(line)), room))
+    return "\n".join("   | " + line for line in lines)

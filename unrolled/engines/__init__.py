@@ -1,44 +1,6 @@
-"""The engines: how a cell is unrolled over time. Adding one takes its file and a line in the table below."""
+"""The engines: how a cell is unrolled over time."""
 
-from unrolled.cells import Cell, Inputs, State, Weights
-from unrolled.engines.aten import Torch
-from unrolled.engines.bptt import Bptt
+from unrolled.engines.auto import ENGINES, auto_order, choose
 from unrolled.engines.engine import Engine
-from unrolled.engines.fused import Fused
-from unrolled.engines.loop import Loop
-from unrolled.errors import InputError, UnrolledError
-
-ENGINES: dict[str, Engine] = {"loop": Loop(), "bptt": Bptt(), "torch": Torch(), "fused": Fused()}
-
-AUTO = ("fused", "bptt", "torch", "loop")
-"""The order in which `auto` asks the engines."""
-AUTO_LSTM = ("fused", "torch", "bptt", "loop")
-"""The order for an LSTM on the CPU: where our kernels cannot run, oneDNN's are the next best."""
-AUTO_CUDA = ("torch", "bptt", "loop")
-"""The order where PyTorch has cuDNN's kernels."""
-
-
-def auto_order(device: str, cell: Cell) -> tuple[str, ...]:
-    """The names of the engines in the order `auto` asks them, on a device type ("cpu", "cuda", …)."""
-    if device == "cuda":
-        return AUTO_CUDA
-    return AUTO_LSTM if device == "cpu" and cell.name == "lstm" else AUTO
-
-
-def choose(name: str, cell: Cell, w: Weights, inputs: Inputs, state: State) -> Engine:
-    """The engine called `name`, or with "auto" the first in order that accepts the call.
-
-    Raises `InputError` for an unknown name and `UnrolledError` where the named engine refuses.
-    """
-    if name == "auto":
-        order = (ENGINES[candidate] for candidate in auto_order(w.hh.device.type, cell))
-        return next(engine for engine in order if engine.refuses(cell, w, inputs, state) is None)
-    if name not in ENGINES:
-        raise InputError(f"unknown engine {name!r}: choose one of auto, {', '.join(ENGINES)}")
-    engine = ENGINES[name]
-    if reason := engine.refuses(cell, w, inputs, state):
-        raise UnrolledError(f"engine {name}: {reason}; use --engine auto")
-    return engine
-
 
 __all__ = ["ENGINES", "Engine", "auto_order", "choose"]

@@ -1,7 +1,7 @@
 """From files and options to a trained model: read the data, make the run folder, train, resume."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -27,7 +27,8 @@ from unrolled.tasks.language_model import (
 from unrolled.tasks.models import LanguageModel, load
 from unrolled.tasks.options import LanguageModelOptions
 from unrolled.training import checkpoint
-from unrolled.training.loop import Report, Result, Stop, Trainer
+from unrolled.training.loop import Result, Trainer
+from unrolled.training.observer import Observer
 from unrolled.training.run import Run
 from unrolled.training.schedule import RESERVE, Clock
 
@@ -63,12 +64,10 @@ def fit_language_model(
     out: Path | None = None,
     overwrite: bool = False,
     clock: Clock | None = None,
-    report: Report = lambda line: None,
-    stop: Stop = lambda step: False,
-    watch: Callable[[LanguageModel], None] | None = None,
+    observer: Observer | None = None,
 ) -> Fitted:
-    """Train a language model. `out`: the run folder, None for memory alone; `watch`: shown the model on the way."""
-    clock = clock or Clock()
+    """Train a language model. `out`: the run folder, None for memory alone."""
+    clock, observer = clock or Clock(), observer or Observer()
     if out is not None:
         Run.check(out, overwrite, keep=[Path(p) for p in (*paths, val, start_from) if p is not None])
     device = pick_device(options.device)
@@ -85,7 +84,7 @@ def fit_language_model(
     task = LanguageModelTask(options, prepared.tokenizer, prepared.splits, device)
     _check_full(task)
     for note in prepared.notes:
-        report({"note": note})
+        observer.report({"note": note})
     config = {
         "task": task.name,
         "data": [str(Path(p).resolve()) for p in paths],
@@ -95,10 +94,10 @@ def fit_language_model(
         "vocabulary": prepared.tokenizer.to_json(),
     }
     weights = start.network.state_dict() if start else None
-    trainer = _trainer(task, clock, report, stop, start=weights)
+    trainer = _trainer(task, clock, observer, start=weights)
     if out is not None:  # last of all: until here a mistake costs nothing
         trainer.run = Run.create(out, config, overwrite)
-    return _fitted(trainer, task, watch)
+    return _fitted(trainer, task)
 
 
 def _choose(
@@ -113,11 +112,9 @@ def _choose(
     return recipe.choose(options, budget)
 
 
-def resume_language_model(
-    folder: Path, *, clock: Clock | None = None, report: Report = lambda line: None, stop: Stop = lambda step: False
-) -> Fitted:
+def resume_language_model(folder: Path, *, clock: Clock | None = None, observer: Observer | None = None) -> Fitted:
     """Go on with a stopped run, bit for bit under `steps`, with the seconds that are left under `seconds`."""
-    clock = clock or Clock()
+    clock, observer = clock or Clock(), observer or Observer()
     run, config = Run.open(folder)
     if config["task"] != LanguageModelTask.name:
         raise InputError(f"{folder} is a run of {config['task']}, which this version of unrolled does not know")
@@ -138,7 +135,7 @@ def resume_language_model(
     if [s.sha256 for s in prepared.scans] != config["sha256"]:
         raise InputError(f"the text of {folder} has changed since its training began: put it back, or train again")
     task = LanguageModelTask(replace(options, engine=description["engine"]), tokenizer, prepared.splits, device)
-    trainer = _trainer(task, clock, report, stop)
+    trainer = _trainer(task, clock, observer)
     trainer.run = run
     trainer.restore(tensors, description)
     return _fitted(trainer, task)
@@ -200,7 +197,7 @@ def pick_device(name: str | None) -> torch.device:
 
 
 def _trainer(
-    task: LanguageModelTask, clock: Clock, report: Report, stop: Stop, start: dict[str, Tensor] | None = None
+    task: LanguageModelTask, clock: Clock, observer: Observer, start: dict[str, Tensor] | None = None
 ) -> Trainer:
     """A trainer that is ready to begin; it has no run folder yet."""
     options = task.options
@@ -211,8 +208,7 @@ def _trainer(
         learning_rate=options.lr,
         device=task.device,
         clock=clock,
-        report=report,
-        stop=stop,
+        observer=observer,
         start=start,
     )
     engine = _network(trainer).engine_name()
@@ -220,14 +216,12 @@ def _trainer(
     return trainer
 
 
-def _fitted(trainer: Trainer, task: LanguageModelTask, watch: Callable[[LanguageModel], None] | None = None) -> Fitted:
+def _fitted(trainer: Trainer, task: LanguageModelTask) -> Fitted:
     """Train, and return the best model."""
     network = _network(trainer)
-    trainer.report({"note": _introduction(task, network, trainer.place["engine"])})
+    trainer.observer.report({"note": _introduction(task, network, trainer.place["engine"])})
     if trainer.step:
-        trainer.report({"note": f"resumed at step {trainer.step:,}"})
-    if watch is not None:
-        trainer.watch = lambda module: _show(watch, LanguageModel(network, task.tokenizer, task.options))
+        trainer.observer.report({"note": f"resumed at step {trainer.step:,}"})
     result = trainer.train()
     model = LanguageModel(network, task.tokenizer, task.options, result.metrics, result.best_step)
     return Fitted(model, result, trainer.place["engine"], trainer.run)
@@ -236,11 +230,6 @@ def _fitted(trainer: Trainer, task: LanguageModelTask, watch: Callable[[Language
 def _network(trainer: Trainer) -> Network:
     assert isinstance(trainer.model, Network)
     return trainer.model
-
-
-def _show(watch: Callable[[LanguageModel], None], model: LanguageModel) -> None:
-    watch(model)
-    model.network.train()
 
 
 def _introduction(task: LanguageModelTask, network: Network, engine: str) -> str:

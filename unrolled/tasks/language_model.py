@@ -4,7 +4,7 @@
 """
 
 from dataclasses import asdict, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from unrolled.nn import Recurrent
 from unrolled.tasks.options import LanguageModelOptions
 from unrolled.topologies import ManyToMany, OneToOne
 from unrolled.training.task import Evaluation
+
+if TYPE_CHECKING:
+    from unrolled.tasks.models import LanguageModel
 
 LEARNING_RATES = {"lstm": 8e-3, "gru": 8e-3, "rnn": 4e-3, "rnn_relu": 2e-3}
 """AdamW's peak rate for 256 hidden units. It goes with 1/width (Yang et al. 2022, arXiv:2203.03466), up to 1e-2."""
@@ -109,6 +112,7 @@ class LanguageModelTask:
         self, options: LanguageModelOptions, tokenizer: Tokenizer, splits: dict[str, Tokens], device: torch.device
     ) -> None:
         self.options, self.tokenizer, self.splits, self.device = options, tokenizer, splits, device
+        self.unit = "bytes" if options.tokens == "byte" else "characters"
 
     def model(self) -> Network:
         """A new network that knows how frequent each token is: the output's bias begins at the logarithm, which saves
@@ -129,6 +133,12 @@ class LanguageModelTask:
     def evaluate(self, model: nn.Module, split: str, limit: int | None = None) -> Evaluation:
         assert isinstance(model, Network)
         return evaluate(model, self.tokenizer, self.splits[split], self.device, limit)
+
+    def public(self, model: nn.Module) -> "LanguageModel":
+        from unrolled.tasks.models import LanguageModel  # the other way round at import
+
+        assert isinstance(model, Network)
+        return LanguageModel(model, self.tokenizer, self.options)
 
     def describe(self) -> dict[str, Any]:
         return {"task": self.name, "options": asdict(self.options), "vocabulary": self.tokenizer.to_json()}

@@ -18,7 +18,7 @@ from unrolled.decoding.writers import writer_for
 from unrolled.errors import InputError
 from unrolled.tasks.language_model import LanguageModelTask, Network, evaluate
 from unrolled.tasks.options import LanguageModelOptions
-from unrolled.training import files
+from unrolled.training import model_file
 
 
 class LanguageModel:
@@ -51,7 +51,7 @@ class LanguageModel:
 
     @classmethod
     def from_file(cls, tensors: dict[str, Tensor], description: dict[str, Any]) -> "LanguageModel":
-        """From what `files.load_model` returns."""
+        """From what `model_file.load` returns."""
         options = LanguageModelOptions(**description["options"])
         tokenizer = tokenizers.from_json(description["vocabulary"])
         # the engine of the training need not exist where the model is used
@@ -72,7 +72,7 @@ class LanguageModel:
             "metrics": self.metrics,
             "step": self.step,
         }
-        files.save_model(Path(path), self.network.state_dict(), description)
+        model_file.save(Path(path), self.network.state_dict(), description)
 
     def evaluate(self, *paths: str | Path, split: str | None = None) -> dict[str, float]:
         """`val_loss` (nats a character) and `bits_per_character` of text; split: "train", "val" or None for all."""
@@ -171,7 +171,7 @@ def load(
 
     Raises `InputError` where there is none, it is damaged, or it is not of the task asked for.
     """
-    tensors, description = files.load_model(Path(path))
+    tensors, description = model_file.load(Path(path))
     found = description["task"]
     if task is not None and found != task:
         raise InputError(f"{path} is a model for {found}, not for {task}: name a model of that task")

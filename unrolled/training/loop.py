@@ -1,7 +1,6 @@
-"""The training loop: truncated backpropagation through time with carried state, validation, checkpoints, signals."""
+"""The training loop: updates with carried state, validation, reports, checkpoints."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,15 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from unrolled.errors import NonFiniteError
-from unrolled.training import checkpoint, files
+from unrolled.training import checkpoint, model_file
+from unrolled.training.observer import Observer, Progress
 from unrolled.training.options import TrainingOptions
 from unrolled.training.run import Run
 from unrolled.training.schedule import Clock, Schedule
 from unrolled.training.task import State, Task
+from unrolled.training.truncated_bptt import update
 from unrolled.training.validation import Validation
-
-Report = Callable[[dict[str, Any]], None]
-Stop = Callable[[int], bool]
 
 REPORT_SECONDS = 5.0
 CHECKPOINT_SECONDS = 60.0
@@ -41,12 +39,7 @@ class Result:
 
 
 class Trainer:
-    """Trains a task's model; the same numbers whether it is stopped and resumed on the way or not (under `steps`).
-
-    report: called with each line of metrics. stop: asked before each update with the number of updates so far; True
-    ends the training with a checkpoint. watch: called with the model after each interim validation; it must draw no
-    random numbers from PyTorch.
-    """
+    """Trains a task's model; the same numbers whether it is stopped and resumed on the way or not (under `steps`)."""
 
     def __init__(
         self,
@@ -56,15 +49,13 @@ class Trainer:
         learning_rate: float,
         device: torch.device,
         clock: Clock | None = None,
-        report: Report = lambda line: None,
-        stop: Stop = lambda step: False,
-        watch: Callable[[nn.Module], None] = lambda model: None,
+        observer: Observer | None = None,
         start: dict[str, Tensor] | None = None,
     ) -> None:
-        self.task, self.options, self.report, self.stop = task, options, report, stop
+        self.task, self.options, self.observer = task, options, observer or Observer()
         self.run: Run | None = None
         """Where checkpoints, metrics and the best model go; None keeps all in memory."""
-        self.device, self.watch = device, watch
+        self.device = device
         self.clock = clock or Clock()
         torch.manual_seed(options.seed)
         self.model: nn.Module = task.model().to(device)
@@ -95,19 +86,22 @@ class Trainer:
 
     def train(self) -> Result:
         """To the end of the schedule, or until stopped. Raises `NonFiniteError` with the last checkpoint kept."""
+        self._show()
         last_report = last_checkpoint = self.clock.elapsed()
         patience, norm = self.options.patience, math.nan
         while (fraction := self.schedule.fraction(self.step)) < 1:
-            if self.stop(self.step):  # it neither validates nor chooses a best model: the resumed training will
+            if self.observer.stop(self.step):  # no validation, no choice of a best model: the resumed training will
                 self._checkpoint()
                 return self._result(finished=False)
             begun = self.clock.elapsed()
             norm = self._update(fraction)
             now = self.clock.elapsed()
             self.training_seconds += now - begun
+            self.observer.progress(self._progress(fraction, norm, now))
             if now - last_report >= REPORT_SECONDS:
                 self._report_training(norm)
-                last_report = now
+                self._show()
+                last_report = self.clock.elapsed()
             if self.validation.due(self.step, now):
                 self._validate()
                 if patience and self.validation.since_best() >= patience:
@@ -120,27 +114,19 @@ class Trainer:
     def _update(self, fraction: float) -> float:
         """One update; returns the norm of the gradient before clipping."""
         batch = next(self.stream).to(self.device)
-        loss, state = self.model(batch, self.state)
-        self.state = tuple(s.detach() for s in state)  # the truncation: no gradient flows into the chunk before
-        self.optimizer.zero_grad()
-        loss.backward()
-        limit = self.options.clip or math.inf
-        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), limit))
-        value = loss.item()
-        # before the step: clipping turns one infinite gradient into weights that are not numbers
-        if not (math.isfinite(norm) and math.isfinite(value)):
+        rate = self.schedule.learning_rate(self.step, fraction)
+        done = update(self.model, self.optimizer, batch, self.state, rate=rate, clip=self.options.clip)
+        if not done.applied:
             kept = f"; the last checkpoint in {self.run.folder} is kept" if self.run else ""
             raise NonFiniteError(
-                f"the {'gradient' if math.isfinite(value) else 'loss'} is not finite at step {self.step + 1}: "
-                f"lower --lr (it was {self.schedule.learning_rate(self.step, fraction):.2g}) or --clip{kept}"
+                f"the {'gradient' if math.isfinite(done.loss) else 'loss'} is not finite at step {self.step + 1}: "
+                f"lower --lr (it was {rate:.2g}) or --clip{kept}"
             )
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.learning_rate(self.step, fraction)
-        self.optimizer.step()
+        self.state = done.state
         self.step += 1
         self.tokens += batch.targets.numel()
-        self._losses.append(value)
-        return norm
+        self._losses.append(done.loss)
+        return done.gradient_norm
 
     def _finish(self, norm: float) -> Result:
         """Choose between the last model and the best before it, measure the choice, save."""
@@ -177,12 +163,28 @@ class Trainer:
     def _validate(self) -> None:
         metrics = self.validation.interim(self.model, self.step)
         self._log({**self._when(), **metrics})
-        self.watch(self.model)
 
     def _log(self, line: dict[str, Any]) -> None:
         if self.run:
             self.run.log(line)
-        self.report(line)
+        self.observer.report(line)
+
+    def _progress(self, fraction: float, norm: float, now: float) -> Progress:
+        return Progress(
+            step=self.step,
+            fraction=fraction,
+            elapsed=now,
+            left=self.schedule.left(self.step, now, self.training_seconds),
+            loss=self._losses[-1],
+            gradient_norm=norm,
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            tokens_per_second=self._speed(),
+            unit=self.task.unit,
+        )
+
+    def _show(self) -> None:
+        self.observer.watch(self.task.public(self.model.eval()))
+        self.model.train()
 
     def _speed(self) -> float:
         return self.tokens / self.training_seconds if self.training_seconds else 0.0
@@ -200,7 +202,7 @@ class Trainer:
     def _save_model(self, metrics: dict[str, float]) -> None:
         assert self.run is not None
         description = {**self.task.describe(), "metrics": metrics, "step": self.validation.best_step}
-        files.save_model(self.run.model, self.model.state_dict(), description)
+        model_file.save(self.run.model, self.model.state_dict(), description)
 
     def _checkpoint(self, done: bool = False) -> None:
         """Writing one changes no number of the training."""
@@ -208,7 +210,7 @@ class Trainer:
             return
         if not self.run.model.exists():  # before the first validation the newest weights stand in for the best
             description = {**self.task.describe(), "metrics": {}, "step": self.step}
-            files.save_model(self.run.model, self.model.state_dict(), description)
+            model_file.save(self.run.model, self.model.state_dict(), description)
         tensors = {
             **checkpoint.with_prefix("model", self.model.state_dict()),
             **checkpoint.with_prefix("optimizer", checkpoint.pack_optimizer(self.optimizer)),
@@ -240,7 +242,7 @@ class Trainer:
         self.step, self.tokens = description["step"], description["tokens"]
         self.training_seconds = description["training_seconds"]
         self.clock.before, self.schedule.begin = description["seconds"], description["begin"]
-        weights, kept = files.load_model(self.run.model)
+        weights, kept = model_file.load(self.run.model)
         self.validation.remember(weights, kept, description["validated_at"])
         self.run.forget_after(self.step)
         self.stream.seek(description["cursor"])

@@ -1,5 +1,6 @@
 """How far a training is, by step or by clock, and the learning rate that follows from it."""
 
+import math
 import time
 from dataclasses import dataclass, field
 
@@ -46,3 +47,10 @@ class Schedule:
         """For the update after `step` others."""
         warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         return self.peak * warm * (1 - fraction)
+
+    def left(self, step: int, now: float, trained: float) -> float:
+        """Seconds to the end; under steps an estimate from the `trained` seconds that `step` updates took."""
+        if self.seconds is not None:
+            return max(0.0, self.seconds - now)
+        assert self.steps is not None
+        return trained * (self.steps - step) / step if step else math.nan

@@ -31,6 +31,9 @@ class Task(Protocol):
     monitor: tuple[str, str]
     """The metric that says which model is best, and whether "min" or "max" is."""
 
+    unit: str
+    """What is predicted, one by one, in the plural: characters, words, clips."""
+
     def model(self) -> nn.Module:
         """A new model. Its forward(batch, state) returns (loss, state); state is a tuple of tensors."""
         ...
@@ -43,6 +46,10 @@ class Task(Protocol):
 
     def evaluate(self, model: nn.Module, split: str, limit: int | None = None) -> Evaluation:
         """Metrics over the split, or its first `limit` items."""
+        ...
+
+    def public(self, model: nn.Module) -> Any:
+        """The model as users hold it."""
         ...
 
     def describe(self) -> dict[str, Any]:

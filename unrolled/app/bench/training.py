@@ -107,7 +107,7 @@ class _Repeat(Iterator[Batch]):
 class _RandomTokens:
     """A task without a text."""
 
-    name, monitor = "bench", ("val_loss", "min")
+    name, monitor, unit = "bench", ("val_loss", "min"), "tokens"
 
     def __init__(self, options: LanguageModelOptions, chunks: list[Batch]) -> None:
         self.options, self.chunks = options, chunks
@@ -123,6 +123,9 @@ class _RandomTokens:
 
     def evaluate(self, model: nn.Module, split: str, limit: int | None = None) -> Evaluation:
         raise NotImplementedError("a benchmark validates nothing")
+
+    def public(self, model: nn.Module) -> nn.Module:
+        return model
 
     def describe(self) -> dict[str, Any]:
         return {}

@@ -1,0 +1,58 @@
+"""The model file: one self-contained `.safetensors`, no pickle, and damage is noticed."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from torch import Tensor
+
+from unrolled.errors import InputError
+from unrolled.training import files
+from unrolled.training.files import FORMAT
+
+
+def sha256(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], description: dict[str, Any]) -> None:
+    """One self-contained `.safetensors`: `description` and the tensors' SHA-256 travel as JSON in its metadata."""
+    described = {"format": FORMAT, **description, "sha256": sha256(tensors)}
+    text = json.dumps(described, ensure_ascii=False, sort_keys=True)
+    metadata = {"unrolled": text, "unrolled_sha256": hashlib.sha256(text.encode()).hexdigest()}
+    files.write(path, files.tensors_to_bytes(tensors, metadata))
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors on the CPU and the description. Raises `InputError` where the file is missing, damaged or not ours."""
+    if path.is_dir():
+        path = path / "model.safetensors"
+    if not path.is_file():
+        raise InputError(f"no model at {path}: name a model file or a run folder that holds one")
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(f"{path} is damaged or no model file ({error}): take it from a copy or train again") from error
+    if "unrolled" not in metadata:
+        raise InputError(f"{path} was not written by unrolled: it has tensors, but no description of a model")
+    text = metadata["unrolled"]
+    if hashlib.sha256(text.encode()).hexdigest() != metadata.get("unrolled_sha256"):
+        raise InputError(f"{path} is damaged (its description fails its checksum): take it from a copy or train again")
+    description: dict[str, Any] = json.loads(text)
+    if description["format"] > FORMAT:
+        raise InputError(f"{path} has format {description['format']}, newer than {FORMAT}: update unrolled")
+    if sha256(tensors) != description["sha256"]:
+        raise InputError(f"{path} is damaged (its tensors fail their checksum): take it from a copy or train again")
+    return tensors, description
