@@ -75,7 +75,7 @@ def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
     def formula(found: re.Match[str]) -> str:
         source = html.unescape(found[3])
         drawn = convert(source, display="block" if found[2] == "[" else "inline")
-        if re.search(r"<mi>(\\|&)", drawn):
+        if re.search(r"<mi>(\\|&<)", drawn):
             raise PluginError(f"{page.file.src_uri}: latex2mathml does not know all of this formula:\n{source}")
         return f'<{found[1]} class="formula">{drawn}</{found[1]}>'
 
