@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
+from xml.etree import ElementTree
 
 import torch
 from torch import Tensor
@@ -31,6 +33,15 @@ class Listener(Observer):
 
 def assert_one_sentence(text: str | None) -> None:
     assert text and len(text.split()) > 3 and "\n" not in text and ". " not in text
+
+
+def svg_text(path: Path) -> str:
+    """The text of an SVG, one line a text; subscripts come in their place."""
+    lines = []
+    for element in ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}text"):
+        spans = sorted((s for s in element if s.get("x")), key=lambda s: float(s.get("x", "0")))
+        lines.append("".join(s.text or "" for s in spans) if spans else "".join(element.itertext()))
+    return "\n".join(lines)
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

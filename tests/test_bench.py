@@ -294,7 +294,7 @@ def test_memory_covers_gradients_and_moments() -> None:
 
 
 def test_without_proc_memory_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory.Path, "exists", lambda self: False)
+    monkeypatch.setattr(memory.resident, "readable", lambda: False)
     found = memory.memory_suite(QUICK, "auto", lambda line: None)
     assert "Not measured: the peak of resident memory" in markdown({**_frame(), **found})
 

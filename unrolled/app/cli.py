@@ -33,7 +33,9 @@ app = App(
 )
 train = App(name="train", help="Train a model.")
 app.command(train)
+app.command("unrolled.app.explain:explain", name="explain", help="Every number of a tiny network that learns a word.")
 app.command("unrolled.app.bench.command:bench", name="bench", help="Measure it beside PyTorch and ONNX Runtime.")
+app.command("unrolled.app.graph:graph", name="graph", help="Draw a model or topology, unrolled.")
 
 
 @Parameter(name="*")

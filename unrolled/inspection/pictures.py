@@ -16,6 +16,8 @@ INPUT, STATE, OUTPUT, LOSS = "#f4b8b8", "#b8dfb8", "#b8cdf0", "#f5dfa3"
 """Fills of the boxes, as in the lecture: inputs red, states green, outputs blue; losses yellow."""
 INK, FAINT = "#222222", "#8a8a8a"
 SUFFIXES = (".png", ".svg")
+STIX_OR_SIMILAR = b"'STIXGeneral', 'STIX Two Text', 'Times New Roman', 'Liberation Serif', Times, serif"
+"""The font of mathematics in an SVG, which names its fonts without bringing them, and what resembles it elsewhere."""
 
 
 def figure(width: float, height: float) -> "Figure":
@@ -43,4 +45,4 @@ def save(drawn: "Figure", path: Path) -> None:
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "unrolled"}):  # text stays text
         drawn.savefig(data, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
     path.parent.mkdir(parents=True, exist_ok=True)
-    files.write(path, data.getvalue())
+    files.write(path, data.getvalue().replace(b"'STIXGeneral'", STIX_OR_SIMILAR) if kind == "svg" else data.getvalue())

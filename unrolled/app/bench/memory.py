@@ -10,18 +10,17 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from unrolled.app.bench.measure import Effort, geometric_mean
 from unrolled.errors import UnrolledError
+from unrolled.inspection import resident
 
 OURS, PEER = "unrolled", "torch.nn"
 STEPS = 3
 QUICK_SIZE = {"layers": 1, "hidden": 128, "batch": 16, "steps": 16}
 """Large enough to be noticed."""
 Say = Callable[[str], None]
-NO_PROC = "the peak of resident memory is read from /proc, which only Linux has"
 
 
 def memory_suite(effort: Effort, engine: str, say: Say) -> dict[str, Any]:
@@ -29,8 +28,8 @@ def memory_suite(effort: Effort, engine: str, say: Say) -> dict[str, Any]:
     from unrolled.app.bench.peers import LAYERS
     from unrolled.app.bench.training import training_sizes
 
-    if not Path("/proc/self/clear_refs").exists():
-        return {"memory": {"rows": [], "not_measured": NO_PROC}}
+    if not resident.readable():
+        return {"memory": {"rows": [], "not_measured": resident.NO_PROC}}
     rows = []
     for cell in LAYERS if not effort.quick else ["lstm"]:
         for size in [QUICK_SIZE] if effort.quick else training_sizes(effort):
@@ -68,10 +67,10 @@ def growth(what: dict[str, Any]) -> int:
     tiny = {**what, "layers": 1, "hidden": 8, "batch": 2, "steps": 2}
     _steps(tiny)(1)  # loads code, starts threads, compiles kernels
     steps = _steps(what)
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
-    before = _status("VmRSS")
+    resident.forget_peak()
+    before = resident.now()
     steps(STEPS)
-    return _status("VmHWM") - before
+    return resident.peak() - before
 
 
 def _steps(what: dict[str, Any]) -> Callable[[int], None]:
@@ -91,12 +90,6 @@ def _steps(what: dict[str, Any]) -> Callable[[int], None]:
             mine._update(0.0)
 
     return update
-
-
-def _status(name: str) -> int:
-    """Bytes, from /proc/self/status."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":"))
 
 
 if __name__ == "__main__":
