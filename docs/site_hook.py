@@ -28,7 +28,7 @@ LIMITS = run_blocks.Limits(
     seconds=int(os.environ.get("UNROLLED_DOCS_SECONDS", "8")), steps=int(os.environ.get("UNROLLED_DOCS_STEPS", "300"))
 )
 OUTSIDE = {
-    "index.md": "README.md",
+    "readme.md": "README.md",
     "ko.md": "README.ko.md",
     "contributing.md": "CONTRIBUTING.md",
     "results.md": "results/README.md",

@@ -127,7 +127,7 @@ def test_the_site_builds(outcomes: Path, tmp_path: Path) -> None:
         text=True,
     )
     assert built.returncode == 0, built.stdout + built.stderr
-    page = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    page = (tmp_path / "site" / "readme.html").read_text(encoding="utf-8")
     assert "bits_per_character" in page, "what the commands print is missing"
 
 
