@@ -1,27 +1,20 @@
 """The command line. No torch is imported before a command that needs it runs."""
 
 import io
-import json
-import math
 import os
 import sys
-import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
 import unrolled
-from unrolled.app.process import tune
+from unrolled.app.output import DeviceFlag, JsonFlag, ModelArgument, print_json, say_what_takes_long
+from unrolled.app.process import STARTED, tune
 from unrolled.errors import InputError, UnrolledError
-from unrolled.tasks.options import LanguageModelOptions
 
 if TYPE_CHECKING:
-    from unrolled.tasks.fitting import Fitted
-
-STARTED = time.monotonic()
-"""When the command started: `--seconds` counts from here, the import of torch included."""
+    pass
 
 app = App(
     name="unrolled",
@@ -31,89 +24,13 @@ app = App(
     default_parameter=Parameter(negative=()),
     help_format="plaintext",
 )
-train = App(name="train", help="Train a model.")
-app.command(train)
+app.command("unrolled.app.train:train", name="train", help="Train a model.")
+app.command(
+    "unrolled.app.train:resume", name="resume", help="Go on with a stopped training: the same bits under --steps."
+)
 app.command("unrolled.app.explain:explain", name="explain", help="Every number of a tiny network that learns a word.")
 app.command("unrolled.app.bench.command:bench", name="bench", help="Measure it beside PyTorch and ONNX Runtime.")
 app.command("unrolled.app.graph:graph", name="graph", help="Draw a model or topology, unrolled.")
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class Output:
-    """Where a training goes.
-
-    Attributes
-    ----------
-    out
-        Folder of the run. Default: the first of runs/TASK-1, runs/TASK-2, … that is free.
-    overwrite
-        Replace an existing run folder.
-    start_from
-        Model to start from: its weights, architecture and vocabulary.
-    val
-        Text to validate on, instead of the end of the training text.
-    json
-        Print one JSON object on standard output at the end.
-    """
-
-    out: Path | None = None
-    overwrite: bool = False
-    start_from: Path | None = None
-    val: Path | None = None
-    json: bool = False
-
-
-JsonFlag = Annotated[bool, Parameter(help="Print one JSON object on standard output.")]
-DeviceFlag = Annotated[str | None, Parameter(help="cpu, cuda, … Default: cuda where there is one.")]
-ModelArgument = Annotated[Path, Parameter(help="A model file or a run folder.")]
-
-
-@train.command(name="language-model")
-def train_language_model(
-    *files: Path,
-    options: Annotated[LanguageModelOptions | None, Parameter(name="*")] = None,
-    output: Output | None = None,
-) -> int:
-    """Train a language model on text files or folders of them.
-
-    Parameters
-    ----------
-    files
-        Text in UTF-8; each file is a document, a folder gives the text files in it.
-    """
-    from unrolled.tasks.fitting import fit
-    from unrolled.training.run import Run
-
-    options, output = options or LanguageModelOptions(), output or Output()
-    out = output.out or Run.next_free(Path("runs"), "language-model")
-    return _training(
-        lambda **how: fit(
-            files,
-            options=options,
-            val=output.val,
-            start_from=output.start_from,
-            out=out,
-            overwrite=output.overwrite,
-            **how,
-        ),
-        out,
-        output.json,
-    )
-
-
-@app.command
-def resume(run: Path, *, json: JsonFlag = False) -> int:
-    """Go on with a stopped training: bit for bit the same result under --steps.
-
-    Parameters
-    ----------
-    run
-        The run folder.
-    """
-    from unrolled.tasks.fitting import resume
-
-    return _training(lambda **how: resume(run, **how), run, json)
 
 
 @app.command
@@ -158,7 +75,7 @@ def sample(
     from unrolled.tasks.fitting import pick_device
     from unrolled.tasks.models import load
 
-    _say_what_takes_long()
+    say_what_takes_long()
     loaded = load(model, pick_device(device), task="language-model")
     seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
     how: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
@@ -172,7 +89,7 @@ def sample(
         return 0
     texts = loaded.sample_many(samples, prompt, length, seed=seed, stop=stop, **how)
     if json:
-        _print_json({"model": str(model), "prompt": prompt, "seed": seed, "texts": texts})
+        print_json({"model": str(model), "prompt": prompt, "seed": seed, "texts": texts})
     else:
         for number, text in enumerate(texts):
             print(f"--- seed {seed + number}\n{text}")
@@ -195,10 +112,10 @@ def evaluate(
     from unrolled.tasks.fitting import pick_device
     from unrolled.tasks.models import load
 
-    _say_what_takes_long()
+    say_what_takes_long()
     metrics = load(model, pick_device(device)).evaluate(*data, split=split)
     if json:
-        _print_json({"model": str(model), "data": [str(d) for d in data], "split": split, **metrics})
+        print_json({"model": str(model), "data": [str(d) for d in data], "split": split, **metrics})
     else:
         for name, value in metrics.items():
             print(f"{name:20} {value:.4f}")
@@ -220,7 +137,7 @@ def demo(*, seconds: float = 60.0, out: Path = Path("runs/demo"), overwrite: boo
     from unrolled.app.signals import Signals
     from unrolled.training.schedule import Clock
 
-    _say_what_takes_long()
+    say_what_takes_long()
     with Signals() as signals:
         run_demo(seconds, out, overwrite or out == Path("runs/demo"), Clock(started=STARTED), signals.stop)
     return signals.exit_code
@@ -231,71 +148,13 @@ def doctor(*, json: JsonFlag = False) -> int:
     """Say what this machine offers: versions, cores, engines, speed."""
     from unrolled.app.doctor import examine, lines
 
-    _say_what_takes_long()
+    say_what_takes_long()
     findings = examine()
     if json:
-        _print_json(findings)
+        print_json(findings)
     else:
         print("\n".join(lines(findings)))
     return 0
-
-
-def _say_what_takes_long() -> None:
-    """Compiling the kernels, at first use, is announced on standard error."""
-    from unrolled.engines.native import build
-
-    build.building_note = lambda note: print(note, file=sys.stderr, flush=True)
-
-
-def _training(start: Any, out: Path, as_json: bool) -> int:
-    """Run a training with signals, progress and a summary; `start` takes clock and observer."""
-    from unrolled.app.progress import display
-    from unrolled.app.signals import Signals
-    from unrolled.training.schedule import Clock
-
-    _say_what_takes_long()
-    with Signals() as signals, display(sys.stderr, signals.stop) as observer:
-        fitted: Fitted = start(clock=Clock(started=STARTED), observer=observer)
-    summary = _summary(fitted, out)
-    if as_json:
-        _print_json(summary)
-    if not fitted.result.finished:
-        print(
-            f"stopped at step {fitted.result.steps:,}, nothing is lost. Go on with:\n  unrolled resume {out}",
-            file=sys.stderr,
-        )
-    elif not as_json:
-        for name in ("val_loss", "bits_per_character", "seconds", "model"):
-            print(
-                f"{name:20} {summary[name]:.4f}" if isinstance(summary[name], float) else f"{name:20} {summary[name]}"
-            )
-        print(f'next:\n  unrolled sample {out} --prompt "…" --length 500 --temperature 0.8')
-    return signals.exit_code if not fitted.result.finished else 0
-
-
-def _summary(fitted: "Fitted", out: Path) -> dict[str, Any]:
-    result, options = fitted.result, fitted.model.options
-    return {
-        "task": "language-model",
-        "topology": options.topology,
-        "cell": options.cell,
-        "engine": fitted.engine,
-        "parameters": sum(p.numel() for p in fitted.model.network.parameters()),
-        "seconds": result.seconds,
-        "steps": result.steps,
-        "best_step": result.best_step,
-        "tokens_per_second": result.tokens_per_second,
-        "train_loss": result.train_loss,
-        **(result.metrics or {"val_loss": None, "bits_per_character": None}),
-        "validated_tokens": result.validated,
-        "finished": result.finished,
-        "model": str(out / "model.safetensors"),
-    }
-
-
-def _print_json(values: dict[str, Any]) -> None:
-    clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
-    print(json.dumps(clean, ensure_ascii=False))
 
 
 def main() -> None:

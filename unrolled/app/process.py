@@ -3,7 +3,10 @@
 import ctypes
 import os
 import sys
+import time
 
+STARTED = time.monotonic()
+"""When the command started: `--seconds` counts from here, the import of torch included."""
 SPINS = "20000"
 """Rounds that a thread of PyTorch (libgomp) waits awake before it sleeps. Too few, and small steps wait to be woken:
 with 2,000 a step of 8 rows took twice as long. Too many, and beside another busy process threads wait for each other in

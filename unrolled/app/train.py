@@ -1,0 +1,135 @@
+"""`unrolled train TASK` and `unrolled resume`: the commands. No torch is imported before one runs."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, Parameter
+
+from unrolled.app.output import JsonFlag, print_json, say_what_takes_long
+from unrolled.app.process import STARTED
+from unrolled.tasks.options import LanguageModelOptions
+
+if TYPE_CHECKING:
+    from unrolled.tasks.fitting import Fitted
+
+train = App(name="train", help="Train a model.", help_format="plaintext", default_parameter=Parameter(negative=()))
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """Where a training goes.
+
+    Attributes
+    ----------
+    out
+        Folder of the run. Default: the first of runs/TASK-1, runs/TASK-2, … that is free.
+    overwrite
+        Replace an existing run folder.
+    start_from
+        Model to start from: its weights, architecture and vocabulary.
+    val
+        Text to validate on, instead of the end of the training text.
+    json
+        Print one JSON object on standard output at the end.
+    """
+
+    out: Path | None = None
+    overwrite: bool = False
+    start_from: Path | None = None
+    val: Path | None = None
+    json: bool = False
+
+
+@train.command(name="language-model")
+def train_language_model(
+    *files: Path,
+    options: Annotated[LanguageModelOptions | None, Parameter(name="*")] = None,
+    output: Output | None = None,
+) -> int:
+    """Train a language model on text files or folders of them.
+
+    Parameters
+    ----------
+    files
+        Text in UTF-8; each file is a document, a folder gives the text files in it.
+    """
+    from unrolled.tasks.fitting import fit
+    from unrolled.training.run import Run
+
+    options, output = options or LanguageModelOptions(), output or Output()
+    out = output.out or Run.next_free(Path("runs"), "language-model")
+    return _training(
+        lambda **how: fit(
+            files,
+            options=options,
+            val=output.val,
+            start_from=output.start_from,
+            out=out,
+            overwrite=output.overwrite,
+            **how,
+        ),
+        out,
+        output.json,
+    )
+
+
+def resume(run: Path, *, json: JsonFlag = False) -> int:
+    """Go on with a stopped training: bit for bit the same result under --steps.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    """
+    from unrolled.tasks.fitting import resume
+
+    return _training(lambda **how: resume(run, **how), run, json)
+
+
+def _training(start: Any, out: Path, as_json: bool) -> int:
+    """Run a training with signals, progress and a summary; `start` takes clock and observer."""
+    from unrolled.app.progress import display
+    from unrolled.app.signals import Signals
+    from unrolled.training.schedule import Clock
+
+    say_what_takes_long()
+    with Signals() as signals, display(sys.stderr, signals.stop) as observer:
+        fitted: Fitted = start(clock=Clock(started=STARTED), observer=observer)
+    summary = _summary(fitted, out)
+    if as_json:
+        print_json(summary)
+    if not fitted.result.finished:
+        print(
+            f"stopped at step {fitted.result.steps:,}, nothing is lost. Go on with:\n  unrolled resume {out}",
+            file=sys.stderr,
+        )
+    elif not as_json:
+        for name in ("val_loss", "bits_per_character", "seconds", "model"):
+            print(
+                f"{name:20} {summary[name]:.4f}" if isinstance(summary[name], float) else f"{name:20} {summary[name]}"
+            )
+        print(f'next:\n  unrolled sample {out} --prompt "…" --length 500 --temperature 0.8')
+    return signals.exit_code if not fitted.result.finished else 0
+
+
+def _summary(fitted: "Fitted", out: Path) -> dict[str, Any]:
+    result, options = fitted.result, fitted.model.options
+    return {
+        "task": "language-model",
+        "topology": options.topology,
+        "cell": options.cell,
+        "engine": fitted.engine,
+        "parameters": sum(p.numel() for p in fitted.model.network.parameters()),
+        "seconds": result.seconds,
+        "steps": result.steps,
+        "best_step": result.best_step,
+        "tokens_per_second": result.tokens_per_second,
+        "train_loss": result.train_loss,
+        **(result.metrics or {"val_loss": None, "bits_per_character": None}),
+        "validated_tokens": result.validated,
+        "finished": result.finished,
+        "model": str(out / "model.safetensors"),
+    }
