@@ -4,6 +4,8 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -43,11 +45,27 @@ def test_every_block_says_its_language(page: str) -> None:
         assert block.language, f"{page}:{block.first}: name the language: sh, python, text or json"
 
 
+@pytest.fixture(scope="session")
+def running(request: pytest.FixtureRequest, outcomes: Path) -> Iterator[dict[str, Future[object]]]:
+    """The pages whose tests were chosen, each running with one thread, a page a core; pages of the same blocks once."""
+    chosen = [item.callspec.params["page"] for item in request.session.items if "test_every_block_runs" in item.name]
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(os.cpu_count()) as pool:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        runs: dict[tuple[str, ...], Future[object]] = {}
+        pages: dict[str, Future[object]] = {}
+        for page in chosen:
+            code = tuple(block.code for block in blocks(read(page), page))
+            if code not in runs:
+                runs[code] = pool.submit(run_page, read(page), page, LIMITS, outcomes)
+            pages[page] = runs[code]
+        yield pages
+        pool.shutdown(cancel_futures=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
-def test_every_block_runs(page: str, outcomes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    run_page(read(page), page, LIMITS, outcomes)
+def test_every_block_runs(page: str, running: dict[str, Future[object]]) -> None:
+    running[page].result()
 
 
 def unmarked(page: str) -> str:
