@@ -126,7 +126,7 @@ def _mix(ink: str, paper: str) -> str:
 
 def animate(frames: list[Frame], theme: dict[str, str], out: Path, faster: float) -> None:
     """A GIF that shows the last frame for five seconds."""
-    images = [draw(frame, theme).quantize(32, dither=Image.Dither.NONE) for frame in frames]
+    images = [draw(frame, theme).quantize(32, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE) for frame in frames]
     times = [f.seconds for f in frames]
     shown = [max(20, round(1000 * (b - a) / faster)) for a, b in zip(times, times[1:], strict=False)] + [5000]
     images[0].save(out, save_all=True, append_images=images[1:], duration=shown, loop=0, optimize=True)
