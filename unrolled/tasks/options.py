@@ -61,3 +61,85 @@ class LanguageModelOptions(TrainingOptions):
             value = getattr(self, name)
             if value is not None and value not in allowed:
                 raise InputError(f"unknown {name} {value!r}: choose {' or '.join(allowed)}")
+
+
+POOLINGS = ("final", "mean", "max", "attention")
+WORDS = ("word", "bpe", "char", "byte")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextClassifierOptions(TrainingOptions):
+    """Options of a text classifier.
+
+    Attributes
+    ----------
+    text_column
+        Column of the text: its name, or its number from 1. Default: the usual names, else the only other column.
+    label_column
+        Column of the label, in the same way.
+    encoding
+        Of the files.
+    val_fraction
+        Part of each class that is kept for validation, where no split is given; drawn by --seed.
+    tokens
+        word, bpe (both need unrolled[text]), char or byte. Default: word.
+    vocabulary
+        Largest number of tokens of word and bpe.
+    lower
+        Words in lower case.
+    cell
+        rnn, rnn_relu, lstm or gru.
+    hidden
+        Hidden units of a layer and direction.
+    layers
+        Recurrent layers.
+    one_directional
+        Read from left to right only. Default: both ways.
+    pooling
+        What of the states becomes the text's vector: final, mean, max (over time) or attention.
+    embedding
+        Size of the vectors that tokens become.
+    dropout
+        On embeddings (the same units at every timestep), between layers and before the output.
+    token_dropout
+        Part of the tokens of a training text that are hidden from the network.
+    label_smoothing
+        Part of the probability that the targets give to all classes alike.
+    balance
+        Weigh classes so that each counts the same in the loss, and choose the best model by macro-F1.
+    """
+
+    text_column: str | None = None
+    label_column: str | None = None
+    encoding: str = "utf-8"
+    val_fraction: float = 0.1
+    tokens: Literal["word", "bpe", "char", "byte"] | None = None
+    vocabulary: int = 20_000
+    lower: bool = False
+    cell: str | None = None
+    hidden: int | None = None
+    layers: int | None = None
+    one_directional: bool = False
+    pooling: Literal["final", "mean", "max", "attention"] = "attention"
+    embedding: int | None = None
+    dropout: float = 0.5
+    token_dropout: float = 0.1
+    label_smoothing: float = 0.1
+    balance: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cell is not None and self.cell not in CELLS:
+            raise InputError(f"unknown cell {self.cell!r}: choose one of {', '.join(CELLS)}")
+        for name, allowed in (("pooling", POOLINGS), ("tokens", WORDS)):
+            value = getattr(self, name)
+            if value is not None and value not in allowed:
+                raise InputError(f"unknown {name} {value!r}: choose one of {', '.join(allowed)}")
+        for name in ("hidden", "layers", "embedding", "vocabulary"):
+            self._at_least(name, above=0)
+        for name in ("dropout", "token_dropout", "label_smoothing"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise InputError(f"--{name.replace('_', '-')} is {value}: it must be at least 0 and less than 1")
+        if not 0 < self.val_fraction < 1:
+            raise InputError(f"--val-fraction is {self.val_fraction}: it must lie between 0 and 1")

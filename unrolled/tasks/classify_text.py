@@ -1,0 +1,177 @@
+"""Text classification: a text in, a label out. Many to one.
+
+`Network` is the module, `TextClassifierTask` what the training loop sees of it; what users hold is in `text_classifier.py`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unrolled.cells import CELLS, Inputs, State
+from unrolled.data.batches import Batch, Examples, OnePass, Shuffled
+from unrolled.data.tokenizers import Tokenizer
+from unrolled.engines import auto_order
+from unrolled.metrics import classification
+from unrolled.nn import Recurrent
+from unrolled.tasks.options import TextClassifierOptions
+from unrolled.topologies import ManyToOne
+from unrolled.training.task import Evaluation
+
+if TYPE_CHECKING:
+    from unrolled.tasks.text_classifier import TextClassifier
+
+DEFAULT_SECONDS = 300.0
+EVALUATED = 256
+"""Rows of a batch that is only read."""
+
+
+def resolve(options: TextClassifierOptions) -> TextClassifierOptions:
+    """The options with every choice made."""
+    hidden = options.hidden or 192
+    return replace(
+        options,
+        tokens=options.tokens or "word",
+        cell=options.cell or "gru",
+        hidden=hidden,
+        layers=options.layers or 1,
+        embedding=options.embedding or 128,
+        batch=options.batch or 64,
+        bptt="full",
+        lr=options.lr or 2e-3,
+        seconds=DEFAULT_SECONDS if options.seconds is None and options.steps is None else options.seconds,
+    )
+
+
+class Network(nn.Module):
+    """Tokens of a text to the scores of its classes. Takes resolved options."""
+
+    def __init__(
+        self, vocabulary: int, classes: int, options: TextClassifierOptions, weights: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        assert options.cell and options.hidden and options.layers and options.embedding
+        self.table = nn.Parameter(0.1 * torch.randn(vocabulary, options.embedding))
+        self.hidden_token = nn.Parameter(torch.zeros(options.embedding))
+        """Stands in a training for a token that the network is not shown."""
+        recurrent = Recurrent(
+            CELLS[options.cell],
+            options.embedding,
+            options.hidden,
+            options.layers,
+            dropout=options.dropout,
+            bidirectional=not options.one_directional,
+            forget_bias=1.0 if options.cell == "lstm" else None,
+            orthogonal=True,
+            engine=options.engine,
+        )
+        self.topology = ManyToOne(recurrent, classes, options.pooling, options.dropout)
+        self.options, self.weights = options, weights
+
+    def forward(self, batch: Batch, state: State | None) -> tuple[Tensor, State]:
+        """The mean loss of the batch's texts in nats; there is no state to carry on."""
+        loss = F.cross_entropy(
+            self.scores(batch), batch.targets, weight=self.weights, label_smoothing=self.options.label_smoothing
+        )
+        return loss, ()
+
+    def scores(self, batch: Batch) -> Tensor:
+        """(B, classes)"""
+        x = F.embedding(batch.inputs, self.table)
+        if self.training:
+            hide = torch.rand(batch.inputs.shape, device=x.device) < self.options.token_dropout
+            x = torch.where(hide[..., None], self.hidden_token, x)
+            # the same units at every timestep: the text cannot give away what was dropped (Gal & Ghahramani 2016)
+            x = x * F.dropout(x.new_ones(1, *x.shape[1:]), self.options.dropout)
+        return self.topology(Inputs(x), batch.lengths)
+
+    def engine_name(self) -> str:
+        """The engine that runs the recurrent layers."""
+        recurrent = self.topology.recurrent
+        return recurrent.chosen_engine(Inputs(self.table[:1, None]), recurrent.initial_state(1)).name
+
+
+class TextClassifierTask:
+    """Labelled texts to train on, others to validate on, and the network between them."""
+
+    name = "classify-text"
+    unit = "texts"
+
+    def __init__(
+        self,
+        options: TextClassifierOptions,
+        tokenizer: Tokenizer,
+        labels: Sequence[str],
+        splits: dict[str, Examples],
+        device: torch.device,
+    ) -> None:
+        self.options, self.tokenizer, self.labels, self.splits = options, tokenizer, list(labels), splits
+        self.device = device
+        self.monitor = ("f1" if options.balance else "accuracy", "max")
+        self.notes: list[str] = []
+        self.sha256: list[str] = []
+        self.start: dict[str, Tensor] | None = None
+
+    def model(self) -> Network:
+        counts = np.bincount(self.splits["train"].targets, minlength=len(self.labels))
+        weights = torch.from_numpy(counts.sum() / len(counts) / np.maximum(counts, 1)).float() if self.options.balance else None
+        network = Network(self.tokenizer.size, len(self.labels), self.options, weights)
+        if weights is None:
+            with torch.no_grad():  # it begins by knowing how frequent each class is
+                network.topology.output.bias.copy_(torch.from_numpy(np.log((counts + 0.5) / counts.sum())))
+        return network
+
+    def batches(self, split: str) -> Shuffled:
+        assert self.options.batch
+        return Shuffled(self.splits[split], self.options.batch, self.options.seed)
+
+    def size(self, split: str) -> int:
+        return len(self.splits[split])
+
+    def evaluate(self, model: nn.Module, split: str, limit: int | None = None) -> Evaluation:
+        assert isinstance(model, Network)
+        examples = self.splits[split]
+        if limit is not None and limit < len(examples):
+            examples = examples.take(np.random.Generator(np.random.PCG64(0)).permutation(len(examples))[:limit])
+        probabilities = predict(model, examples, self.device)
+        counts = classification.confusion(examples.targets, probabilities.argmax(-1), len(self.labels))
+        nats = -np.log(np.maximum(probabilities[np.arange(len(examples)), examples.targets], 1e-30))
+        return Evaluation({**classification.scores(counts), "val_loss": float(nats.mean())}, len(examples))
+
+    def public(self, model: nn.Module) -> "TextClassifier":
+        from unrolled.tasks.text_classifier import TextClassifier  # the other way round at import
+
+        assert isinstance(model, Network)
+        return TextClassifier(model, self.tokenizer, self.labels, self.options)
+
+    def introduction(self, model: nn.Module, engine: str) -> str:
+        """What is trained on what, in one line."""
+        o = self.options
+        how = f" (auto: {', '.join(auto_order(self.device.type, CELLS[o.cell or 'gru']))})" if o.engine == "auto" else ""
+        ways = "" if o.one_directional else ", both directions"
+        return (
+            f"{o.cell} {o.layers} × {o.hidden}{ways}, {o.pooling} pooling, "
+            f"{sum(p.numel() for p in model.parameters()):,} parameters, {self.tokenizer.size:,} tokens ({o.tokens}), "
+            f"{len(self.labels)} classes; train {len(self.splits['train']):,}, validation {len(self.splits['val']):,} "
+            f"texts; engine {engine}{how}, {self.device}, {torch.get_num_threads()} threads"
+        )
+
+    def describe(self) -> dict[str, Any]:
+        vocabulary = {"tokenizer": self.tokenizer.to_json(), "labels": self.labels}
+        return {"task": self.name, "options": asdict(self.options), "vocabulary": vocabulary}
+
+
+@torch.no_grad()
+def predict(network: Network, examples: Examples, device: torch.device) -> np.ndarray:
+    """Probabilities (N, classes) of the examples, in their order."""
+    was_training = network.training
+    network.eval()
+    out = np.zeros((len(examples), network.topology.output.out_features))
+    for indices, batch in OnePass(examples, EVALUATED):
+        out[indices] = torch.softmax(network.scores(batch.to(device)).double(), -1).cpu().numpy()
+    network.train(was_training)
+    return out
