@@ -1,0 +1,241 @@
+"""Batches for tasks with one example a row: examples of similar length together, so that little of a batch is padding.
+
+For training each pass shuffles all examples, sorts pools of a hundred batches by length, cuts the pools into batches
+and shuffles those (as fairseq and JoeyNMT do). An example is in exactly one batch of a pass, its company changes from
+pass to pass, and pass X"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unrolled.data.streams import IGNORED
+
+POOL = 100
+"""Batches that are sorted together."""
+STRIPS = 10
+"""Of a pool of pairs: the square root of `POOL`, so that both sides get the same share of the sorting."""
+NOISE = 0.05
+"""Lengths are compared after a factor from 1 to this much more, so that the same examples do not meet every pass."""
+CHUNK = 1 << 16
+"""Token arrays that are put together at a time."""
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """N token sequences in one flat array."""
+
+    ids: np.ndarray
+    """All tokens, one sequence after the other; the smallest unsigned type that holds them"""
+    offsets: np.ndarray
+    """(N + 1,) int64: sequence n is ids[offsets[n] : offsets[n + 1]]"""
+
+    @classmethod
+    def pack(cls, sequences: Iterable[np.ndarray], size: int) -> "Sequences":
+        """size: how many different tokens there are. The sequences may come from a generator."""
+        kind = np.min_scalar_type(max(0, size - 1))
+        chunks, waiting, lengths = [], [], [0]
+        for sequence in sequences:
+            waiting.append(sequence.astype(kind))
+            lengths.append(len(sequence))
+            if len(waiting) == CHUNK:
+                chunks.append(np.concatenate(waiting))
+                waiting = []
+        ids = np.concatenate([np.zeros(0, dtype=kind), *chunks, *waiting])
+        return cls(ids, np.cumsum(lengths, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self.ids[self.offsets[row] : self.offsets[row + 1]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(N,) int64"""
+        return np.diff(self.offsets)
+
+    def padded(self, rows: np.ndarray, padding: int) -> tuple[Tensor, Tensor]:
+        """The sequences of these rows: (T, B) int64, padded on the right; their lengths (B,) int64."""
+        lengths = self.lengths_of(rows)
+        time = np.arange(lengths.max(initial=0))[:, None]
+        inside = time < lengths
+        where = np.where(inside, self.offsets[rows] + time, 0)
+        tokens = np.where(inside, self.ids[where], padding) if len(self.ids) else np.full(where.shape, padding)
+        return torch.from_numpy(tokens.astype(np.int64)), torch.from_numpy(lengths)
+
+    def lengths_of(self, rows: np.ndarray) -> np.ndarray:
+        return self.offsets[rows + 1] - self.offsets[rows]
+
+
+class ExampleBatch(NamedTuple):
+    """B examples."""
+
+    inputs: Tensor
+    """(T, B) tokens, time first, padded on the right"""
+    lengths: Tensor
+    """(B,)"""
+    targets: Tensor
+    """(B,) labels, or (T', B) tokens, padded on the right with `IGNORED`"""
+    target_lengths: Tensor | None
+    """(B,) where targets are tokens"""
+    rows: Tensor
+    """(B,) which examples these are: results of batches are put back in order with it"""
+
+    def to(self, device: torch.device) -> "ExampleBatch":
+        target_lengths = None if self.target_lengths is None else self.target_lengths.to(device)
+        inputs, lengths, targets, rows = (t.to(device) for t in (self.inputs, self.lengths, self.targets, self.rows))
+        return ExampleBatch(inputs, lengths, targets, target_lengths, rows)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """N examples: a sequence each, and a label or a second sequence."""
+
+    sources: Sequences
+    targets: Sequences | np.ndarray
+    """np.ndarray: (N,) labels"""
+    padding: int = 0
+    """What fills up inputs. Lengths say where it begins, so any token will do."""
+
+    def __post_init__(self) -> None:
+        assert len(self.sources) == len(self.targets)
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def sizes(self) -> np.ndarray:
+        """(N, 1 or 2) lengths."""
+        columns = [self.sources.lengths]
+        if isinstance(self.targets, Sequences):
+            columns.append(self.targets.lengths)
+        return np.stack(columns, 1)
+
+    def batch(self, rows: np.ndarray) -> ExampleBatch:
+        inputs, lengths = self.sources.padded(rows, self.padding)
+        if isinstance(self.targets, Sequences):
+            targets, target_lengths = self.targets.padded(rows, IGNORED)
+        else:
+            targets, target_lengths = torch.from_numpy(self.targets[rows].astype(np.int64)), None
+        return ExampleBatch(inputs, lengths, targets, target_lengths, torch.from_numpy(rows))
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How large a batch is: at most `rows` examples; with `tokens`, at most so many timesteps times rows of the longer
+    side, padding included. An example that is larger than that is a batch of its own."""
+
+    rows: int
+    tokens: int | None = None
+
+    def cut(self, longest: np.ndarray) -> np.ndarray:
+        """Where batches begin, in examples of these lengths (N,), which are about sorted; and N at the end."""
+        if self.tokens is None:
+            return np.append(np.arange(0, len(longest), self.rows), len(longest))
+        edges, begin, widest = [0], 0, 0
+        for at, length in enumerate(longest.tolist()):
+            widest = max(widest, length)
+            if at > begin and (at - begin == self.rows or (at - begin + 1) * widest > self.tokens):
+                edges.append(at)
+                begin, widest = at, length
+        return np.array([*edges, len(longest)], dtype=np.int64)
+
+
+class Plan(NamedTuple):
+    """The batches of a pass."""
+
+    order: np.ndarray
+    """(N,) example numbers"""
+    edges: np.ndarray
+    """(batches, 2): batch k holds order[edges[k, 0] : edges[k, 1]]"""
+
+
+class BucketStream(Iterator[ExampleBatch]):
+    """Endless batches for training; see the module's first lines."""
+
+    def __init__(self, examples: Examples, limit: Limit, seed: int) -> None:
+        assert len(examples)
+        self.examples, self.limit, self.seed = examples, limit, seed
+        self._pass = self._batch = 0
+        self._plan = self._make_plan(0)
+
+    @property
+    def batches_a_pass(self) -> int:
+        """Of the present pass; where tokens limit them, passes may differ a little."""
+        return len(self._plan.edges)
+
+    def __next__(self) -> ExampleBatch:
+        if self._batch == len(self._plan.edges):
+            self._pass, self._batch = self._pass + 1, 0
+            self._plan = self._make_plan(self._pass)
+        begin, end = self._plan.edges[self._batch]
+        self._batch += 1
+        return self.examples.batch(self._plan.order[begin:end])
+
+    def _make_plan(self, number: int) -> Plan:
+        sizes = self.examples.sizes()
+        random = np.random.Generator(np.random.PCG64([self.seed, number]))
+        order, edges = random.permutation(len(sizes)), []
+        noisy = sizes * (1 + NOISE * random.random(sizes.shape))
+        pool = POOL * self._usual_rows(sizes)
+        for begin in range(0, len(order), pool):
+            rows = _sorted(order[begin : begin + pool], noisy)
+            order[begin : begin + pool] = rows
+            cuts = begin + self.limit.cut(sizes[rows].max(1))
+            edges.append(np.stack([cuts[:-1], cuts[1:]], 1))
+        together = np.concatenate(edges)
+        return Plan(order, together[random.permutation(len(together))])
+
+    def _usual_rows(self, sizes: np.ndarray) -> int:
+        """Examples of a usual batch."""
+        if self.limit.tokens is None:
+            return self.limit.rows
+        return max(1, min(self.limit.rows, int(self.limit.tokens / max(1.0, sizes.max(1).mean()))))
+
+    def cursor(self) -> dict[str, Any]:
+        """Where the stream stands, for a checkpoint."""
+        return {"pass": self._pass, "batch": self._batch}
+
+    def seek(self, cursor: dict[str, Any]) -> None:
+        """Go on from a cursor of a stream over the same examples with the same limit and seed."""
+        self._pass, self._batch = cursor["pass"], cursor["batch"]
+        self._plan = self._make_plan(self._pass)
+
+
+def _sorted(rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The rows of a pool, neighbours alike in length (N, 1 or 2)."""
+    rows = rows[np.argsort(lengths[rows, 0], kind="stable")]
+    if lengths.shape[1] == 1:
+        return rows
+    strip = np.arange(len(rows)) * STRIPS // len(rows)
+    return rows[np.lexsort((lengths[rows, 1], strip))]
+
+
+def in_order_of_length(examples: Examples, limit: Limit, most: int | None = None) -> Iterator[ExampleBatch]:
+    """One pass for evaluation, the longest first, so that what does not fit in memory is known at once.
+
+    most: only so many examples, always the same ones, drawn from all of them: the first ones of a file may all be of
+    one class.
+    """
+    chosen = np.arange(len(examples))
+    if most is not None and most < len(examples):
+        chosen = np.sort(np.random.Generator(np.random.PCG64(0)).permutation(len(examples))[:most])
+    sizes = examples.sizes()[chosen]
+    order = np.lexsort((chosen, -sizes[:, -1], -sizes[:, 0]))
+    chosen = chosen[order]
+    edges = limit.cut(sizes[order].max(1))
+    for begin, end in zip(edges[:-1], edges[1:], strict=True):
+        yield examples.batch(chosen[begin:end])
+
+
+def shifted(targets: Tensor, begin: int, padding: int = 0) -> Tensor:
+    """What a decoder reads while it learns to write `targets` (T, B): `begin`, then each target but the last.
+
+    >>> shifted(torch.tensor([[5, 6], [7, IGNORED]]), begin=1).tolist()
+    [[1, 1], [5, 6]]
+    """
+    first = torch.full_like(targets[:1], begin)
+    return torch.cat([first, targets[:-1].masked_fill(targets[:-1] == IGNORED, padding)])

@@ -1,0 +1,64 @@
+"""What labelled texts and translation pairs have in common: where each example was found, and its part of the data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from unrolled.data.splits import part_of
+from unrolled.data.tables import Table
+from unrolled.errors import InputError
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where each of N examples was found."""
+
+    files: list[Path]
+    file: np.ndarray
+    """(N,) numbers of files"""
+    line: np.ndarray
+    """(N,) lines from 1; 0 where the whole file is the example"""
+
+    @classmethod
+    def join(cls, parts: "Sequence[tuple[Path, Sequence[int]]]") -> "Places":
+        """Of the files and the lines found in each, in order."""
+        counts = [len(lines) for _, lines in parts]
+        lines = np.fromiter((n for _, lines in parts for n in lines), dtype=np.int64, count=sum(counts))
+        return cls([path for path, _ in parts], np.repeat(np.arange(len(parts)), counts), lines)
+
+    def take(self, rows: np.ndarray) -> "Places":
+        return Places(self.files, self.file[rows], self.line[rows])
+
+    def say(self, row: int) -> str:
+        """For messages: the file, and the line where there is one."""
+        path, line = self.files[self.file[row]], self.line[row]
+        return f"{path}, line {line:,}" if line else str(path)
+
+    @property
+    def name(self) -> str:
+        return str(self.files[0]) if len(self.files) == 1 else f"{len(self.files)} files"
+
+
+def splits_of(table: Table) -> list[str] | None:
+    """What a column called "split" says of each row; None where there is none. Raises `InputError` at other words."""
+    at = table.guess(["split"], "the split column")
+    if at is None:
+        return None
+    cells = table.column(at)
+    parts = [part_of(cell) for cell in cells]
+    if None in parts:
+        row = parts.index(None)
+        raise InputError(f"{table.place(row)}: unknown split {cells[row]!r}: choose train, val (or dev) or test")
+    return [part for part in parts if part is not None]
+
+
+def check_paths(paths: Sequence[Path]) -> None:
+    if not paths:
+        raise InputError("no data are given: name a file or a folder")
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"no such file or folder: {path}")
+        if not path.is_dir() and not path.is_file():
+            raise InputError(f"{path} is neither a file nor a folder: save its text to a file first")
