@@ -15,11 +15,13 @@ from unrolled.cells import State
 from unrolled.errors import InputError, UnrolledError
 from unrolled.topologies import Memory
 
+NO_END = "the model gives the end token a probability of zero, so no text can end"
+
 
 class Step(Protocol):
     """A network that writes: see `search.stepper` for those of this library."""
 
-    def __call__(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor | None]:
+    def __call__(self, tokens: Tensor, state: State, memory: Memory, /) -> tuple[Tensor, State, Tensor | None]:
         """The last tokens (N,) and state (layers, N, H) to scores (N, V), the new state, and attention weights (N, S).
 
         Rows b * n to b * n + n - 1 are the hypotheses of row b of the memory, N = B * n.
@@ -103,7 +105,7 @@ def highest(scores: Tensor, k: int) -> Tensor:
     values, places = scores.topk(min(k + 1, scores.shape[1]))
     tied = ((values[:, 1:] == values[:, :-1]) & (values[:, 1:] > -torch.inf)).any(1)
     if bool(tied.any()):
-        places[tied] = scores[tied].argsort(-1, descending=True, stable=True)[:, : places.shape[1]]
+        places[tied] = scores[tied].argsort(dim=-1, descending=True, stable=True)[:, : places.shape[1]]
     return places[:, :k]
 
 
@@ -149,21 +151,22 @@ class Beams:
         n = self.written.shape[1]
         own = torch.arange(rows, device=scores.device).repeat_interleave(w)
         allowed = self.limits.constrain(scores, self.written, (self.longest == n)[own])
-        tokens = choose(allowed, self.sentences[own], n)
-        k = tokens.shape[1]
-        added = allowed.gather(1, tokens).double() - scores.logsumexp(1, keepdim=True).double()
-        if bool(added.isnan().any()):
+        normaliser = scores.logsumexp(1, keepdim=True)
+        if not bool(normaliser.isfinite().all()):
             raise UnrolledError(
                 "the model's scores are not finite numbers, so no token can be chosen: its weights are damaged or its "
                 "training diverged (train it again, with a lower --lr)"
             )
+        tokens = choose(allowed, self.sentences[own], n)
+        k = tokens.shape[1]
+        added = allowed.gather(1, tokens).double() - normaliser.double()
         totals = (self.totals[..., None] + added.view(rows, w, k)).flatten(1)
-        totals, order = totals.sort(-1, descending=True, stable=True)  # of equal ones the lower hypothesis first
+        totals, order = totals.sort(dim=-1, descending=True, stable=True)  # of equal ones the lower hypothesis first
         totals, order = totals[:, : self.width], order[:, : self.width]
         places = torch.arange(totals.shape[1], device=totals.device) < (self.width - self.finished)[:, None]
         totals = totals.masked_fill(~places, -torch.inf)
         parents = order.div(k, rounding_mode="floor") + w * torch.arange(rows, device=order.device)[:, None]
-        tokens = tokens.view(rows, w * k).gather(1, order)
+        tokens = tokens.reshape(rows, w * k).gather(1, order)
         self._go_on(totals, parents, tokens, self._end(totals, parents, tokens))
 
     def _end(self, totals: Tensor, parents: Tensor, tokens: Tensor) -> Tensor:
@@ -200,7 +203,7 @@ class Beams:
             self.finished, self.best = self.finished[going], self.best[going]
             self.memory = self.memory.select(going)
         alive = totals > -torch.inf
-        order = alive.int().argsort(-1, descending=True, stable=True)
+        order = alive.int().argsort(dim=-1, descending=True, stable=True)
         order = order[:, : int(alive.sum(1).max()) if len(going) else 0]
         rows = parents.gather(1, order).flatten()
         self.totals, self.tokens = totals.gather(1, order), tokens.gather(1, order).flatten()
@@ -221,7 +224,7 @@ class Beams:
                 tokens = ended.tokens[i, :stop].tolist()
                 found[sentence].append(Hypothesis(tokens, score, total, None if alignment is None else alignment[i]))
         if not all(found):
-            raise UnrolledError("the model gives the end token a probability of zero, so no text can end")
+            raise UnrolledError(NO_END)
         return [sorted(texts, key=lambda h: -h.score)[: self.keep] for texts in found]
 
 

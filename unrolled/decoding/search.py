@@ -7,16 +7,16 @@ import torch
 from torch import Tensor
 
 from unrolled.cells import Inputs, State
-from unrolled.decoding.beam import Beams, Hypothesis, Limits, Step, highest
+from unrolled.decoding.beam import NO_END, Beams, Hypothesis, Limits, Step, highest
 from unrolled.decoding.sampling import Sampling, draw, finite, probabilities
 from unrolled.errors import InputError, UnrolledError
-from unrolled.topologies import ManyToMany, Memory, OneToMany, OneToOne, SequenceToSequence
+from unrolled.topologies import ManyToMany, Memory, OneToMany, SequenceToSequence
 
 __all__ = ["Hypothesis", "Limits", "Step", "beam_search", "greedy", "sample", "stepper"]
 
 
 def stepper(
-    topology: ManyToMany | OneToMany | OneToOne | SequenceToSequence,
+    topology: ManyToMany | OneToMany | SequenceToSequence,
     table: Tensor | None = None,
     tokens: int | None = None,
 ) -> Step:
@@ -27,7 +27,7 @@ def stepper(
     returns.
     """
 
-    def step(x: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor | None]:
+    def step(x: Tensor, state: State, memory: Memory, /) -> tuple[Tensor, State, Tensor | None]:
         weights = None
         if isinstance(topology, SequenceToSequence):
             scores, state, weights = topology.step(Inputs(x, table), state, memory)
@@ -59,7 +59,7 @@ def sample(step: Step, start: Memory, limits: Limits, how: Sampling, seeds: Sequ
     def choose(scores: Tensor, sentences: Tensor, n: int) -> Tensor:
         host = scores.cpu().double().numpy()
         if not finite(host):
-            raise UnrolledError("TODO")
+            raise UnrolledError(NO_END)
         drawn = draw(probabilities(host, how), numbers[sentences.cpu().numpy(), n])
         return torch.from_numpy(drawn)[:, None].to(scores.device)
 
@@ -72,11 +72,11 @@ def beam_search(
 ) -> list[list[Hypothesis]]:
     """For each sentence the `keep` best texts found, the best first.
 
-    beams: hypotheses that go on at each timestep (Sutskever et al. 2014: one that ends keeps its place, so the others
-    are one fewer, and 1 is greedy). A text of n tokens, the end counted, is ranked by its log-probability divided by
-    ((5 + n) / 6) ** length_penalty (Wu et al. 2016, arXiv:1609.08144, eq. 14); 0 ranks by the probability, higher favours
-    longer texts. Of equal candidates the one of the better hypothesis, then the lower token, comes first; of equal texts
-    the one that ended first. The search stops early only where no text can come among the best any more.
+    beams: hypotheses of a sentence; one that ends keeps its place, so the others go on one fewer, and 1 is greedy. A
+    text of n tokens, the end counted, is ranked by its log-probability divided by ((5 + n) / 6) ** length_penalty (Wu
+    et al. 2016, arXiv:1609.08144, eq. 14): 0 ranks by the probability, more favours longer texts. Of equal candidates
+    that of the better hypothesis, then the lower token, comes first; of equal texts the one that ended first. A
+    sentence stops early only where no text can come among its best any more.
     """
     if not 1 <= keep <= beams:
         raise InputError(f"beams is {beams} and keep is {keep}: at least 1 text is kept, and at most as many as beams")
