@@ -15,10 +15,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unrolled.tasks.models import LanguageModel as LanguageModel
     from unrolled.tasks.models import load as load
+    from unrolled.tasks.text_classifier import TextClassifier as TextClassifier
 
 __version__ = "0.1.0"
 
-_LAZY = {"LanguageModel": "unrolled.tasks.models", "load": "unrolled.tasks.models"}
+_LAZY = {
+    "LanguageModel": "unrolled.tasks.models",
+    "TextClassifier": "unrolled.tasks.text_classifier",
+    "load": "unrolled.tasks.models",
+}
 
 
 def __getattr__(name: str) -> Any:

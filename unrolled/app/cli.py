@@ -28,6 +28,7 @@ app.command("unrolled.app.train:train", name="train", help="Train a model.")
 app.command(
     "unrolled.app.train:resume", name="resume", help="Go on with a stopped training: the same bits under --steps."
 )
+app.command("unrolled.app.predict:predict", name="predict", help="Label texts.")
 app.command("unrolled.app.explain:explain", name="explain", help="Every number of a tiny network that learns a word.")
 app.command("unrolled.app.bench.command:bench", name="bench", help="Measure it beside PyTorch and ONNX Runtime.")
 app.command("unrolled.app.graph:graph", name="graph", help="Draw a model or topology, unrolled.")
@@ -105,9 +106,9 @@ def evaluate(
     Parameters
     ----------
     data
-        Text files or folders.
+        Text files or folders; for a classifier labelled texts, as a training takes them.
     split
-        train or val: the part of the text that a training would use so. Default: all of it.
+        train or val: the part that a training would use so; test where the data say so. Default: all.
     """
     from unrolled.tasks.fitting import pick_device
     from unrolled.tasks.models import load
@@ -117,9 +118,32 @@ def evaluate(
     if json:
         print_json({"model": str(model), "data": [str(d) for d in data], "split": split, **metrics})
     else:
-        for name, value in metrics.items():
-            print(f"{name:20} {value:.4f}")
+        for line in _measured(metrics):
+            print(line)
     return 0
+
+
+def _measured(metrics: dict[str, Any]) -> list[str]:
+    """Figures, then what is known of each class and who is taken for whom."""
+    lines = [f"{name:20} {value:.4f}" for name, value in metrics.items() if isinstance(value, float)]
+    if "report" in metrics:
+        names = [row["label"] for row in metrics["report"]]
+        width = max(8, *(len(name) for name in names))
+        lines += ["", f"{'class':{width}}  precision  recall      f1   count"]
+        lines += [
+            f"{r['label']:{width}}  {r['precision']:9.4f}  {r['recall']:6.4f}  {r['f1']:6.4f}  {r['count']:6,}"
+            for r in metrics["report"]
+        ]
+        lines += [
+            "",
+            "confusion (rows: the truth, columns: predicted)",
+            " " * width + "".join(f"{n:>10.9}" for n in names),
+        ]
+        lines += [
+            f"{name:{width}}" + "".join(f"{count:10,}" for count in counts)
+            for name, counts in zip(names, metrics["confusion"], strict=True)
+        ]
+    return lines
 
 
 @app.command

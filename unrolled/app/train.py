@@ -9,10 +9,17 @@ from cyclopts import App, Parameter
 
 from unrolled.app.output import JsonFlag, print_json, say_what_takes_long
 from unrolled.app.process import STARTED
-from unrolled.tasks.options import LanguageModelOptions
+from unrolled.tasks.options import LanguageModelOptions, TextClassifierOptions
+from unrolled.training.options import TrainingOptions
 
 if TYPE_CHECKING:
     from unrolled.tasks.fitting import Fitted
+
+NEXT = {
+    "language-model": 'sample {out} --prompt "…" --length 500 --temperature 0.8',
+    "classify-text": "predict {out} TEXT",
+}
+"""What to do with a trained model."""
 
 train = App(name="train", help="Train a model.", help_format="plaintext", default_parameter=Parameter(negative=()))
 
@@ -56,11 +63,31 @@ def train_language_model(
     files
         Text in UTF-8; each file is a document, a folder gives the text files in it.
     """
+    return _train("language-model", files, options or LanguageModelOptions(), output or Output())
+
+
+@train.command(name="classify-text")
+def train_classify_text(
+    *files: Path,
+    options: Annotated[TextClassifierOptions | None, Parameter(name="*")] = None,
+    output: Output | None = None,
+) -> int:
+    """Train a text classifier on labelled texts.
+
+    Parameters
+    ----------
+    files
+        A TSV, CSV or JSON-lines file with a column of texts and one of labels; or a folder with a folder or a file for
+        each class; or a file for each class, a text a line.
+    """
+    return _train("classify-text", files, options or TextClassifierOptions(), output or Output())
+
+
+def _train(task: str, files: tuple[Path, ...], options: TrainingOptions, output: Output) -> int:
     from unrolled.tasks.fitting import fit
     from unrolled.training.run import Run
 
-    options, output = options or LanguageModelOptions(), output or Output()
-    out = output.out or Run.next_free(Path("runs"), "language-model")
+    out = output.out or Run.next_free(Path("runs"), task)
     return _training(
         lambda **how: fit(
             files,
@@ -107,19 +134,18 @@ def _training(start: Any, out: Path, as_json: bool) -> int:
             file=sys.stderr,
         )
     elif not as_json:
-        for name in ("val_loss", "bits_per_character", "seconds", "model"):
-            print(
-                f"{name:20} {summary[name]:.4f}" if isinstance(summary[name], float) else f"{name:20} {summary[name]}"
-            )
-        print(f'next:\n  unrolled sample {out} --prompt "…" --length 500 --temperature 0.8')
+        for name in (*fitted.result.metrics, "seconds", "model"):
+            value = summary[name]
+            print(f"{name:20} {value:.4f}" if isinstance(value, float) else f"{name:20} {value}")
+        print(f"next:\n  unrolled {NEXT[summary['task']].format(out=out)}")
     return signals.exit_code if not fitted.result.finished else 0
 
 
 def _summary(fitted: "Fitted", out: Path) -> dict[str, Any]:
     result, options = fitted.result, fitted.model.options
     return {
-        "task": "language-model",
-        "topology": options.topology,
+        "task": fitted.model.task,
+        "topology": getattr(options, "topology", "many_to_one"),
         "cell": options.cell,
         "engine": fitted.engine,
         "parameters": sum(p.numel() for p in fitted.model.network.parameters()),
@@ -128,7 +154,7 @@ def _summary(fitted: "Fitted", out: Path) -> dict[str, Any]:
         "best_step": result.best_step,
         "tokens_per_second": result.tokens_per_second,
         "train_loss": result.train_loss,
-        **(result.metrics or {"val_loss": None, "bits_per_character": None}),
+        **(result.metrics or {"val_loss": None}),
         "validated_tokens": result.validated,
         "finished": result.finished,
         "model": str(out / "model.safetensors"),

@@ -179,6 +179,15 @@ def decode(tokenizer: Tokenizer, tokens: Iterable[int]) -> str:
     return tokenizer.to_bytes(int(t) for t in tokens).decode(errors="replace")
 
 
+def of_texts(kind: str, texts: Iterable[str], most: int) -> Tokenizer:
+    """A tokeniser of this kind from training texts; `most`: tokens that a vocabulary of words or byte pairs has."""
+    if kind == "byte":
+        return ByteTokenizer()
+    if kind == "char":
+        return CharTokenizer(set().union(*texts))
+    raise InputError(f"unknown tokens {kind!r}: choose char or byte")
+
+
 def from_json(description: dict[str, Any]) -> Tokenizer:
     """The tokeniser that `to_json` described."""
     kind = description.get("kind")

@@ -1,6 +1,6 @@
 """Text classification: a text in, a label out. Many to one.
 
-`Network` is the module, `TextClassifierTask` what the training loop sees of it; what users hold is in `text_classifier.py`.
+`Network` is the module, `TextClassifierTask` what the training loop sees of it, `text_classifier.py` what users hold.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrolled.cells import CELLS, Inputs, State
-from unrolled.data.batches import Batch, Examples, OnePass, Shuffled
+from unrolled.data.batches import BucketStream, ExampleBatch, Examples, Limit, Sequences, in_order_of_length
 from unrolled.data.tokenizers import Tokenizer
 from unrolled.engines import auto_order
 from unrolled.metrics import classification
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from unrolled.tasks.text_classifier import TextClassifier
 
 DEFAULT_SECONDS = 300.0
-EVALUATED = 256
-"""Rows of a batch that is only read."""
+EVALUATED, TOKENS = 256, 1 << 16
+"""Rows, and timesteps times rows, of a batch that is only read."""
 
 
 def resolve(options: TextClassifierOptions) -> TextClassifierOptions:
@@ -72,14 +72,14 @@ class Network(nn.Module):
         self.topology = ManyToOne(recurrent, classes, options.pooling, options.dropout)
         self.options, self.weights = options, weights
 
-    def forward(self, batch: Batch, state: State | None) -> tuple[Tensor, State]:
+    def forward(self, batch: ExampleBatch, state: State | None) -> tuple[Tensor, State]:
         """The mean loss of the batch's texts in nats; there is no state to carry on."""
         loss = F.cross_entropy(
             self.scores(batch), batch.targets, weight=self.weights, label_smoothing=self.options.label_smoothing
         )
         return loss, ()
 
-    def scores(self, batch: Batch) -> Tensor:
+    def scores(self, batch: ExampleBatch) -> Tensor:
         """(B, classes)"""
         x = F.embedding(batch.inputs, self.table)
         if self.training:
@@ -117,30 +117,32 @@ class TextClassifierTask:
         self.start: dict[str, Tensor] | None = None
 
     def model(self) -> Network:
-        counts = np.bincount(self.splits["train"].targets, minlength=len(self.labels))
-        weights = torch.from_numpy(counts.sum() / len(counts) / np.maximum(counts, 1)).float() if self.options.balance else None
+        counts = np.bincount(self._numbers("train"), minlength=len(self.labels))
+        even = torch.from_numpy(counts.sum() / len(counts) / np.maximum(counts, 1)).float()
+        weights = even if self.options.balance else None
         network = Network(self.tokenizer.size, len(self.labels), self.options, weights)
         if weights is None:
             with torch.no_grad():  # it begins by knowing how frequent each class is
                 network.topology.output.bias.copy_(torch.from_numpy(np.log((counts + 0.5) / counts.sum())))
         return network
 
-    def batches(self, split: str) -> Shuffled:
+    def batches(self, split: str) -> BucketStream:
         assert self.options.batch
-        return Shuffled(self.splits[split], self.options.batch, self.options.seed)
+        return BucketStream(self.splits[split], Limit(self.options.batch), self.options.seed)
 
     def size(self, split: str) -> int:
         return len(self.splits[split])
 
     def evaluate(self, model: nn.Module, split: str, limit: int | None = None) -> Evaluation:
         assert isinstance(model, Network)
-        examples = self.splits[split]
-        if limit is not None and limit < len(examples):
-            examples = examples.take(np.random.Generator(np.random.PCG64(0)).permutation(len(examples))[:limit])
-        probabilities = predict(model, examples, self.device)
-        counts = classification.confusion(examples.targets, probabilities.argmax(-1), len(self.labels))
-        nats = -np.log(np.maximum(probabilities[np.arange(len(examples)), examples.targets], 1e-30))
-        return Evaluation({**classification.scores(counts), "val_loss": float(nats.mean())}, len(examples))
+        rows, probabilities = predict(model, self.splits[split], self.device, limit)
+        return Evaluation(measure(self._numbers(split)[rows], probabilities), len(rows))
+
+    def _numbers(self, split: str) -> np.ndarray:
+        """(N,) the classes."""
+        targets = self.splits[split].targets
+        assert isinstance(targets, np.ndarray)
+        return targets
 
     def public(self, model: nn.Module) -> "TextClassifier":
         from unrolled.tasks.text_classifier import TextClassifier  # the other way round at import
@@ -151,7 +153,9 @@ class TextClassifierTask:
     def introduction(self, model: nn.Module, engine: str) -> str:
         """What is trained on what, in one line."""
         o = self.options
-        how = f" (auto: {', '.join(auto_order(self.device.type, CELLS[o.cell or 'gru']))})" if o.engine == "auto" else ""
+        how = (
+            f" (auto: {', '.join(auto_order(self.device.type, CELLS[o.cell or 'gru']))})" if o.engine == "auto" else ""
+        )
         ways = "" if o.one_directional else ", both directions"
         return (
             f"{o.cell} {o.layers} × {o.hidden}{ways}, {o.pooling} pooling, "
@@ -165,13 +169,29 @@ class TextClassifierTask:
         return {"task": self.name, "options": asdict(self.options), "vocabulary": vocabulary}
 
 
+def encode_all(tokenizer: Tokenizer, texts: Sequence[str], lower: bool) -> Sequences:
+    """The texts as tokens."""
+    return Sequences.pack((tokenizer.encode(t.lower() if lower else t) for t in texts), tokenizer.size)
+
+
 @torch.no_grad()
-def predict(network: Network, examples: Examples, device: torch.device) -> np.ndarray:
-    """Probabilities (N, classes) of the examples, in their order."""
+def predict(
+    network: Network, examples: Examples, device: torch.device, most: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which examples (N,), ascending, and the probabilities (N, classes) of each; `most`: of so many at most."""
     was_training = network.training
     network.eval()
-    out = np.zeros((len(examples), network.topology.output.out_features))
-    for indices, batch in OnePass(examples, EVALUATED):
-        out[indices] = torch.softmax(network.scores(batch.to(device)).double(), -1).cpu().numpy()
+    rows, found = [], []
+    for batch in in_order_of_length(examples, Limit(EVALUATED, TOKENS), most):
+        rows.append(batch.rows.numpy())
+        found.append(torch.softmax(network.scores(batch.to(device)).double(), -1).cpu().numpy())
     network.train(was_training)
-    return out
+    order = np.argsort(np.concatenate(rows))
+    return np.concatenate(rows)[order], np.concatenate(found)[order]
+
+
+def measure(true: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """accuracy, macro-F1, and the loss in nats."""
+    counts = classification.confusion(true, probabilities.argmax(-1), probabilities.shape[1])
+    nats = -np.log(np.maximum(probabilities[np.arange(len(true)), true], 1e-30))
+    return {**classification.scores(counts), "val_loss": float(nats.mean())}

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from unrolled.tasks.options import LanguageModelOptions
+from unrolled.tasks.options import LanguageModelOptions, TextClassifierOptions
+from unrolled.tasks.prepare_classify_text import prepare_text_classifier
 from unrolled.tasks.prepare_language_model import prepare_language_model
 from unrolled.training.options import TrainingOptions
 from unrolled.training.task import Task
@@ -40,4 +41,5 @@ class Kind:
 
 KINDS = {
     "language-model": Kind(LanguageModelOptions, prepare_language_model),
+    "classify-text": Kind(TextClassifierOptions, prepare_text_classifier),
 }

@@ -18,11 +18,14 @@ from unrolled.decoding.writers import writer_for
 from unrolled.errors import InputError
 from unrolled.tasks.language_model import LanguageModelTask, Network, evaluate
 from unrolled.tasks.options import LanguageModelOptions
+from unrolled.tasks.text_classifier import TextClassifier
 from unrolled.training import model_file
 
 
 class LanguageModel:
     """A trained language model: sample it, measure it, save it."""
+
+    task = LanguageModelTask.name
 
     def __init__(
         self,
@@ -160,13 +163,11 @@ class _Row:
         return shown + self.stop.flush() if self.left == 0 else shown
 
 
-MODELS = {LanguageModelTask.name: LanguageModel}
+MODELS: dict[str, Any] = {LanguageModelTask.name: LanguageModel, TextClassifier.task: TextClassifier}
 """The class of each task's models."""
 
 
-def load(
-    path: str | os.PathLike[str], device: str | torch.device | None = None, task: str | None = None
-) -> LanguageModel:
+def load(path: str | os.PathLike[str], device: str | torch.device | None = None, task: str | None = None) -> Any:
     """The model in a file or a run folder, on any device (default: the CPU).
 
     Raises `InputError` where there is none, it is damaged, or it is not of the task asked for.

@@ -78,7 +78,7 @@ class TextClassifierOptions(TrainingOptions):
     label_column
         Column of the label, in the same way.
     encoding
-        Of the files.
+        Of the files, such as latin-1. Default: utf-8.
     val_fraction
         Part of each class that is kept for validation, where no split is given; drawn by --seed.
     tokens
@@ -111,7 +111,7 @@ class TextClassifierOptions(TrainingOptions):
 
     text_column: str | None = None
     label_column: str | None = None
-    encoding: str = "utf-8"
+    encoding: str | None = None
     val_fraction: float = 0.1
     tokens: Literal["word", "bpe", "char", "byte"] | None = None
     vocabulary: int = 20_000

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from unrolled.data import tokenizers
 from unrolled.data.batches import Examples
-from unrolled.data.labelled import read_labelled
+from unrolled.data.labelled import Classes, read_labelled
 from unrolled.data.tokenizers import Tokenizer
 from unrolled.errors import InputError
 from unrolled.metrics import classification
-from unrolled.tasks.classify_text import Network, TextClassifierTask, predict
+from unrolled.tasks.classify_text import Network, TextClassifierTask, encode_all, measure, predict
 from unrolled.tasks.options import TextClassifierOptions
 from unrolled.training import model_file
 
@@ -91,40 +91,41 @@ class TextClassifier:
         """The likeliest label of each text, with its probability; an empty text gets one too."""
         if isinstance(texts, str):
             raise InputError("predict takes a list of texts: put the text into brackets")
-        examples = Examples.of([self.encode(text) for text in texts], np.zeros(len(texts), dtype=np.int64))
-        found = predict(self.network, examples, self.device)
+        if not texts:
+            return []
+        _, found = predict(self.network, self._examples(texts, np.zeros(len(texts), dtype=np.int64)), self.device)
         return [
             Prediction(self.labels[row.argmax()], float(row.max()), dict(zip(self.labels, row.tolist(), strict=True)))
             for row in found
         ]
 
-    def encode(self, text: str) -> np.ndarray:
-        return self.tokenizer.encode(text.lower() if self.options.lower else text)
-
     def evaluate(self, *paths: str | os.PathLike[str], split: str | None = None) -> dict[str, Any]:
         """accuracy, f1 (macro), val_loss; `report` (a row a class) and `confusion` (rows: the truth).
 
-        split: train, val or test where the file has such a column. Raises `InputError` for a label never trained on.
+        split: train, val or test, where the data say which text is what. Raises `InputError` at a label that the
+        training did not have.
         """
-        read = read_labelled(paths, self.options.text_column, self.options.label_column, self.options.encoding)
-        chosen = [i for i in range(len(read.texts)) if split is None or read.splits[i] == split]
-        if not chosen:
-            raise InputError(f"no text of the split {split!r}: the files have no such rows in a column called split")
-        known = {label: i for i, label in enumerate(self.labels)}
-        for i in chosen:
-            if read.labels[i] not in known:
-                raise InputError(
-                    f"{read.where(i)}: the label {read.labels[i]!r} was not in the training data, which had "
-                    f"{', '.join(self.labels)}"
-                )
-        targets = np.array([known[read.labels[i]] for i in chosen], dtype=np.int64)
-        examples = Examples.of([self.encode(read.texts[i]) for i in chosen], targets)
-        probabilities = predict(self.network, examples, self.device)
-        counts = classification.confusion(targets, probabilities.argmax(-1), len(self.labels))
-        nats = -np.log(np.maximum(probabilities[np.arange(len(targets)), targets], 1e-30)).mean()
+        options = self.options
+        read = read_labelled(
+            paths,
+            text_column=options.text_column,
+            label_column=options.label_column,
+            encoding=options.encoding,
+            keep_empty=True,
+        )
+        if split is not None:
+            rows = [] if read.splits is None else [n for n, part in enumerate(read.splits) if part == split]
+            if not rows:
+                raise InputError(f"{read.places.name} has no text of the split {split!r}: leave --split out")
+            read = read.take(np.array(rows))
+        targets = Classes(self.labels).numbers(read)
+        _, found = predict(self.network, self._examples(read.texts, targets), self.device)
+        counts = classification.confusion(targets, found.argmax(-1), len(self.labels))
         return {
-            **classification.scores(counts),
-            "val_loss": float(nats),
+            **measure(targets, found),
             "report": classification.report(counts, self.labels),
             "confusion": counts.tolist(),
         }
+
+    def _examples(self, texts: Sequence[str], targets: np.ndarray) -> Examples:
+        return Examples(encode_all(self.tokenizer, texts, self.options.lower), targets)
