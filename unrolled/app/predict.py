@@ -55,6 +55,8 @@ def _texts(inputs: tuple[str, ...], encoding: str) -> Iterator[list[str]]:
 
 
 def _is_file(given: str) -> bool:
+    if not given.strip():  # Path("") is the current folder
+        return False
     try:
         path = Path(given)
         if path.is_dir():
