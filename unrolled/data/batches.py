@@ -63,9 +63,9 @@ class Sequences:
         lengths = self.lengths_of(rows)
         time = np.arange(lengths.max(initial=0))[:, None]
         inside = time < lengths
-        where = np.where(inside, self.offsets[rows] + time, 0)
-        tokens = np.where(inside, self.ids[where], padding) if len(self.ids) else np.full(where.shape, padding)
-        return torch.from_numpy(tokens.astype(np.int64)), torch.from_numpy(lengths)
+        tokens = np.full(inside.shape, padding, dtype=np.int64)
+        tokens[inside] = self.ids[(self.offsets[rows] + time)[inside]]
+        return torch.from_numpy(tokens), torch.from_numpy(lengths)
 
     def lengths_of(self, rows: np.ndarray) -> np.ndarray:
         return self.offsets[rows + 1] - self.offsets[rows]
