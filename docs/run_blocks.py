@@ -35,6 +35,8 @@ RUN, READ = ("sh", "python"), ("text", "json", "")
 SET_UP = "python3 -m venv"
 BLOCK_SECONDS = 300
 """A block that takes longer is killed: it hangs."""
+HANGING = 124
+"""Its exit code, as that of `timeout`."""
 PICTURES = (".png", ".svg")
 FENCE = re.compile(r"^(?P<indent> *)(?P<fence>`{3,}|~{3,})(?P<info>.*)$")
 NOT_RUN = re.compile(r"^\s*<!-- not run: (?P<reason>.+) -->\s*$")
@@ -219,10 +221,13 @@ class Folder:
             )
             try:
                 return process.wait(timeout=BLOCK_SECONDS)
-            except BaseException:  # a block that hangs, or Ctrl-C: nothing that it started is left
+            except BaseException as error:  # a block that hangs, or Ctrl-C: nothing that it started is left
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-                raise
+                if not isinstance(error, subprocess.TimeoutExpired):
+                    raise
+                output.write(f"\n(killed after {BLOCK_SECONDS} s)\n".encode())
+                return HANGING
 
     def _python(self, code: str, name: str) -> int:
         if self._worker is None:

@@ -206,6 +206,14 @@ def test_a_failing_block_is_noticed(page: str) -> None:
         run_page(page, "page")
 
 
+def test_a_hanging_block_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_blocks, "BLOCK_SECONDS", 0.2)
+    with pytest.raises(DocumentationError, match=r"exit code 124(.|\n)*killed after 0.2 s"):
+        run_page("```sh\nsleep 100 & wait\n```", "page")
+    with pytest.raises(DocumentationError, match="exit code 1"):
+        run_page("```python\nimport time; time.sleep(100)\n```", "page")
+
+
 def test_other_text_where_shakespeare_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("UNROLLED_TEST_DATA", str(tmp_path))
     assert [len(text) for text in run_blocks.texts().values()] == [400_000, 50_000, 150_000]
