@@ -3,7 +3,7 @@
 `Network` is the module, `TextClassifierTask` what the training loop sees of it, `text_classifier.py` what users hold.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unrolled.cells import CELLS, Inputs, State
 from unrolled.data.batches import BucketStream, ExampleBatch, Examples, Limit, Sequences, in_order_of_length
-from unrolled.data.tokenizers import Tokenizer
+from unrolled.data.tokenizers import SPACED, Tokenizer
 from unrolled.engines import auto_order
 from unrolled.metrics import classification
 from unrolled.nn import Recurrent
@@ -171,7 +171,14 @@ class TextClassifierTask:
 
 def encode_all(tokenizer: Tokenizer, texts: Sequence[str], lower: bool) -> Sequences:
     """The texts as tokens."""
-    return Sequences.pack((tokenizer.encode(t.lower() if lower else t) for t in texts), tokenizer.size)
+    return Sequences.pack(map(tokenizer.encode, plain(texts, tokenizer.kind, lower)), tokenizer.size)
+
+
+def plain(texts: Iterable[str], kind: str, lower: bool) -> Iterator[str]:
+    """As the tokeniser gets them: where tokens hold a space, with one in front, so that a text's first word is the token
+    that the word is elsewhere."""
+    front = " " if kind in SPACED else ""
+    return (front + (text.lower() if lower else text) if text else "" for text in texts)
 
 
 @torch.no_grad()

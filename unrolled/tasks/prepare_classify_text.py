@@ -15,7 +15,7 @@ from unrolled.data.labelled import Classes, Labelled, read_labelled
 from unrolled.data.splits import divide
 from unrolled.data.tokenizers import Tokenizer
 from unrolled.errors import InputError
-from unrolled.tasks.classify_text import TextClassifierTask, encode_all, resolve
+from unrolled.tasks.classify_text import TextClassifierTask, encode_all, plain, resolve
 from unrolled.tasks.models import LanguageModel
 from unrolled.tasks.options import TextClassifierOptions
 from unrolled.training.schedule import Clock
@@ -72,9 +72,9 @@ def _read(
 
 def _tokenizer(train: Labelled, options: TextClassifierOptions) -> Tokenizer:
     """From the training texts alone."""
-    texts = [text.lower() for text in train.texts] if options.lower else train.texts
     assert options.tokens
-    return tokenizers.of_texts(options.tokens, texts, options.vocabulary)
+    texts = plain(train.texts, options.tokens, options.lower)
+    return tokenizers.train(options.tokens, texts, options.vocabulary)
 
 
 def _sha256(part: Labelled) -> str:
