@@ -1,14 +1,18 @@
 """Beam search over a batch, against the plain search and every text there is."""
 
 import itertools
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 from search_helpers import BEGIN, END, KINDS, LIMITS, SENTENCES, assert_same, make, plain, recomputed
+from torch import Tensor
 
+from unrolled.cells import State
 from unrolled.decoding.sampling import Sampling
 from unrolled.decoding.search import Hypothesis, Limits, beam_search, sample
+from unrolled.topologies import Memory
 
 
 @pytest.mark.parametrize("limits", LIMITS.values(), ids=list(LIMITS))
@@ -58,11 +62,11 @@ def test_a_beam_as_wide_as_the_tree_finds_the_best_text_there_is(kind: str, pena
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_sentence_is_the_same_in_any_batch(kind: str) -> None:
-    """With its own begin and its own longest length."""
+    """With its own begin and its own longest length, which counts more than the shortest."""
     writing, begins, longest = make(kind, seed=6), torch.tensor([1, 0, 3, 1, 4, 5]), torch.tensor([2, 9, 4, 7, 1, 5])
 
     def texts(rows: list[int]) -> list[list[Hypothesis]]:
-        start, limits = writing.start.select(torch.tensor(rows)), Limits(begins[rows], END, longest[rows])
+        start, limits = writing.start.select(torch.tensor(rows)), Limits(begins[rows], END, longest[rows], min_length=3)
         drawn = sample(writing.step, start, limits, Sampling(), rows)
         wide = beam_search(writing.step, start, limits, 4, 0.8, keep=3)
         return [[*beams, one] for beams, one in zip(wide, drawn, strict=True)]
@@ -72,5 +76,19 @@ def test_a_sentence_is_the_same_in_any_batch(kind: str) -> None:
         for row, ours in zip(rows, texts(rows), strict=True):
             assert_same(ours, together[row])
     for row in range(SENTENCES):
-        limits = Limits(int(begins[row]), END, int(longest[row]))
+        limits = Limits(int(begins[row]), END, longest[row], min_length=3)
         assert_same(together[row][:3], plain(writing, row, limits, 4, 0.8, keep=3))
+
+
+def test_a_text_of_the_greatest_length_can_still_become_the_best() -> None:
+    """The search must not stop at the end of "", though nothing longer is as probable."""
+
+    def step(tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, None]:
+        return torch.tensor([[0.0, -math.inf, 0.1]]).expand(len(tokens), -1), state, None
+
+    start = Memory((torch.zeros(1, 1, 1),))
+    (found,) = beam_search(step, start, Limits(BEGIN, END, 1), 2, length_penalty=12.0, keep=2)
+    assert [h.tokens for h in found] == [[0], []]
+    assert found[0].log_probability < found[1].log_probability
+    assert found[0].score == pytest.approx(found[0].log_probability / (7 / 6) ** 12)
+    assert beam_search(step, start, Limits(BEGIN, END, 1), 2, length_penalty=12.0) == [found[:1]]

@@ -54,9 +54,9 @@ def finite(scores: np.ndarray) -> bool:
 def probabilities(scores: np.ndarray, how: Sampling) -> np.ndarray:
     """scores (..., V) to filtered probabilities (..., V), float64, each row summing to 1."""
     if how.temperature == 0:
-        p: np.ndarray = np.zeros(scores.shape)
-        np.put_along_axis(p, np.expand_dims(scores.argmax(-1), -1), 1.0, -1)
-        return p
+        certain = np.zeros_like(scores, dtype=np.float64)
+        np.put_along_axis(certain, scores.argmax(-1, keepdims=True), 1.0, -1)
+        return certain
     scores = scores.astype(np.float64)
     scores -= scores.max(-1, keepdims=True)  # so that no temperature, however small, divides into infinity
     with np.errstate(over="ignore", under="ignore"):

@@ -175,8 +175,8 @@ def encode_all(tokenizer: Tokenizer, texts: Sequence[str], lower: bool) -> Seque
 
 
 def plain(texts: Iterable[str], kind: str, lower: bool) -> Iterator[str]:
-    """As the tokeniser gets them: where tokens hold a space, with one in front, so that a text's first word is the token
-    that the word is elsewhere."""
+    """As the tokeniser gets them: where tokens hold a space, with one in front, so that a text's first word is the same
+    token as elsewhere."""
     front = " " if kind in SPACED else ""
     return (front + (text.lower() if lower else text) if text else "" for text in texts)
 
