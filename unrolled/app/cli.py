@@ -265,10 +265,10 @@ def _training(start: Any, out: Path, as_json: bool) -> int:
             file=sys.stderr,
         )
     elif not as_json:
-        for name in ("val_loss", "bits_per_character", "seconds", "model"):
-            print(
-                f"{name:20} {summary[name]:.4f}" if isinstance(summary[name], float) else f"{name:20} {summary[name]}"
-            )
+        shown = ("val_loss", "bits_per_character", "perplexity", "unknown", "seconds", "model")
+        for name in filter(summary.__contains__, shown):
+            value = summary[name]
+            print(f"{name:20} {value:.4f}" if isinstance(value, float) else f"{name:20} {value}")
         print(f'next:\n  unrolled sample {out} --prompt "…" --length 500 --temperature 0.8')
     return signals.exit_code if not fitted.result.finished else 0
 
