@@ -7,6 +7,7 @@ arXiv:1508.07909), beginning with bytes (Radford et al. 2019, GPT-2), whose patt
 
 import importlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from unrolled.errors import InputError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Library
 
+SAFE = re.compile(r"\S[ \n]")
 PART = 1 << 14
 """Characters the library is given at a time: parts are encoded in parallel."""
 
@@ -93,7 +95,8 @@ def parts(text: str) -> Iterator[str]:
     while len(text) - begin > PART:
         end = safe_cut(text, begin, begin + PART)
         if end == begin:  # a word longer than a part
-            end = min((at for c in " \n" if (at := text.find(c, begin + PART)) > 0), default=len(text))
+            found = SAFE.search(text, begin + PART - 1)
+            end = len(text) if found is None else found.start() + 1
         yield text[begin:end]
         begin = end
     if begin < len(text):

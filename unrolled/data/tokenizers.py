@@ -237,16 +237,17 @@ def from_json(description: dict[str, Any]) -> Tokenizer:
 
 
 def safe_cut(text: str, begin: int, end: int) -> int:
-    """The last place in text[begin:end] where white space follows something else, so that no word is cut there; `begin`
-    where there is none. No token of word or bpe goes across such a place.
+    """The last place in text[begin:end] where a space or a newline follows no white space; `begin` where there is
+    none. No token of word or bpe goes across such a place.
 
     >>> safe_cut("two  words", 0, 10), safe_cut("word", 0, 4)
     (3, 0)
     """
-    at = max(text.rfind(" ", begin, end), text.rfind("\n", begin, end))
-    while at > begin and text[at - 1].isspace():
-        at -= 1
-    return max(at, begin)
+    while end > begin:
+        end = max(text.rfind(" ", begin, end), text.rfind("\n", begin, end))
+        if end > begin and not text[end - 1].isspace():
+            return end
+    return begin
 
 
 def utf8(text: str) -> bytes:

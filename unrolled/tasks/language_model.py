@@ -32,6 +32,8 @@ DEFAULT_SECONDS = 300.0
 EMBEDDING = {"char": 64, "byte": 64, "word": 256, "bpe": 256}
 """Its size where it is not told: words have more to say than characters."""
 UNITS = {"char": "characters", "byte": "bytes", "word": "words", "bpe": "tokens"}
+SCORES = 1 << 23
+"""Numbers that an evaluation holds at a time: many tokens make large scores."""
 COUNTED = 10_000_000
 """Tokens of the training text that are counted for the output's first bias."""
 ARCHITECTURE = ("cell", "hidden", "layers", "embedding", "topology", "tokens", "vocabulary")
@@ -180,7 +182,8 @@ def evaluate(
     counts = torch.zeros(tokenizer.size, dtype=torch.int64)
     was_training, state, nats = network.training, None, 0.0
     network.eval()
-    for batch in LaneStream(tokens, lanes, 128, repeat=False):
+    steps = max(1, min(128, SCORES // (lanes * tokenizer.size)))
+    for batch in LaneStream(tokens, lanes, steps, repeat=False):
         batch = batch.to(device)
         scores, state = network.scores(batch, state)
         flat = scores.flatten(0, 1)
