@@ -2,10 +2,10 @@
 
     python benchmarks/sentiment.py ../shared/data --seconds 300 --seeds 0 1 2 --sets mr sst2 nsmc
 
-mr: rt-polarity, a tenth of each class drawn with the seed, on which the best model is chosen and both are measured; sst2:
-chosen on dev, measured on test; nsmc: 60,000 training reviews, chosen on dev, measured on test, from characters. The
-regression has words and pairs of words (nsmc: words, and beside it characters, 1 to 3 in a row) of the training part alone,
-scikit-learn's defaults otherwise (C = 1; nsmc too). Prints a JSON line a training. Needs unrolled[bench].
+mr: rt-polarity, a tenth of each class drawn with the seed, on which the best model is chosen and both are measured;
+sst2: chosen on dev, measured on test; nsmc: 60,000 training reviews, characters, chosen on dev, measured on test. The
+regression has words and pairs of words (nsmc: beside it characters, 1 to 3 in a row) of the training part alone, and
+scikit-learn's defaults (C = 1). Prints a JSON line a training. Needs unrolled[bench].
 """
 
 import argparse
