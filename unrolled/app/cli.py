@@ -10,7 +10,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 import unrolled
 from unrolled.app.output import DeviceFlag, JsonFlag, ModelArgument, print_json, say_what_takes_long
-from unrolled.app.process import STARTED, tune
+from unrolled.app.process import tune
 from unrolled.errors import InputError, UnrolledError
 
 if TYPE_CHECKING:
@@ -159,11 +159,13 @@ def demo(*, seconds: float = 60.0, out: Path = Path("runs/demo"), overwrite: boo
     """
     from unrolled.app.demo import run_demo
     from unrolled.app.signals import Signals
+    from unrolled.engines.native import build
     from unrolled.training.schedule import Clock
 
     say_what_takes_long()
+    build.unavailable()  # compiles the kernels where they are not there yet: that is not part of the minute
     with Signals() as signals:
-        run_demo(seconds, out, overwrite or out == Path("runs/demo"), Clock(started=STARTED), signals.stop)
+        run_demo(seconds, out, overwrite or out == Path("runs/demo"), Clock(), signals.stop)
     return signals.exit_code
 
 

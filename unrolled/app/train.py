@@ -138,7 +138,7 @@ def _training(start: Any, out: Path, as_json: bool) -> int:
             value = summary[name]
             print(f"{name:20} {value:.4f}" if isinstance(value, float) else f"{name:20} {value}")
         print(f"next:\n  unrolled {NEXT[summary['task']].format(out=out)}")
-    return signals.exit_code if not fitted.result.finished else 0
+    return 0 if fitted.result.finished else signals.exit_code or 1
 
 
 def _summary(fitted: "Fitted", out: Path) -> dict[str, Any]:
