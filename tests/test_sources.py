@@ -171,8 +171,8 @@ def test_an_unknown_kind_of_tokens_is_refused(tmp_path: Path) -> None:
     source = TextSource([tmp_path])
     scanned = corpus.scan(source)
     assert isinstance(corpus.make_tokenizer("byte", source, scanned, 3), ByteTokenizer)
-    with pytest.raises(InputError, match="'word'.*char or byte"):
-        corpus.make_tokenizer("word", source, scanned, 3)
+    with pytest.raises(InputError, match="'letters'.*char, byte, word or bpe"):
+        corpus.make_tokenizer("letters", source, scanned, 3)
 
 
 def check(tokens: Tokens, tokenizer: CharTokenizer | ByteTokenizer, documents: list[str]) -> None:

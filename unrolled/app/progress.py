@@ -25,8 +25,8 @@ class Lines(Observer):
         """Nothing was opened."""
 
     def report(self, line: dict[str, Any]) -> None:
-        # where tokens are bytes, a character is several: another scale than that of the training's loss
-        if "val_loss" in line and self.now is not None and self.now.unit != "bytes":
+        # where tokens are not characters, the training's loss, which is nats a token, has another scale
+        if "val_loss" in line and self.now is not None and self.now.unit == "characters":
             self.curve.validation.append((self.now.fraction, line["seconds"], line["val_loss"]))
         self.say(line)
 

@@ -7,12 +7,13 @@ training part, once to encode it into a temporary file that the operating system
 import hashlib
 import itertools
 import tempfile
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from unrolled.data.sources import TextSource
-from unrolled.data.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer
+from unrolled.data.tokenizers import SPACED, CharTokenizer, Tokenizer, safe_cut, train
 from unrolled.errors import InputError, UnrolledError
 
 
@@ -59,12 +60,14 @@ def scan(source: TextSource) -> Scan:
     return Scan(total, digest.hexdigest(), blocks)
 
 
-def make_tokenizer(kind: str, source: TextSource, scanned: Scan, characters: int) -> Tokenizer:
-    """A tokeniser from the first `characters` characters of the text: what follows them must not be known."""
-    if kind == "byte":
-        return ByteTokenizer()
+def make_tokenizer(kind: str, source: TextSource, scanned: Scan, characters: int, size: int | None = None) -> Tokenizer:
+    """A tokeniser from the first `characters` characters of the text: what follows them must not be known.
+
+    size: how many tokens at most, for word and bpe.
+    """
     if kind != "char":
-        raise InputError(f"unknown tokens {kind!r}: choose char or byte")
+        parts = _parts(source, characters, WORDS)
+        return train(kind, (p.text for p in itertools.takewhile(lambda p: not p.rest, parts)), size)
     seen, done = np.zeros(0x110000, dtype=bool), 0
     for number, (count, codes) in enumerate(scanned.blocks):
         if done + count > characters:
@@ -77,6 +80,45 @@ def make_tokenizer(kind: str, source: TextSource, scanned: Scan, characters: int
     return CharTokenizer(map(chr, np.flatnonzero(seen)))
 
 
+class Part(NamedTuple):
+    """Some text of one document, on one side of the split."""
+
+    document: int
+    rest: bool
+    """Is it behind the split."""
+    text: str
+
+
+WORDS = 1 << 20
+"""A word that begins in one block and ends in the next is put together, if it has at most so many characters."""
+
+
+def _parts(source: TextSource, split: int | None, words: int) -> Iterator[Part]:
+    """The text of each document on each side of the split, block by block, in order; some may be empty.
+
+    words: up to how many characters may be held back until a word is whole; 0 where tokens are not longer than
+    characters.
+    """
+    held, characters = Part(-1, False, ""), 0
+    for block in source.blocks():
+        head = len(block.text) if split is None else min(max(0, split - characters), len(block.text))
+        characters += len(block.text)
+        for rest, text in ((False, block.text[:head]), (True, block.text[head:])):
+            if not text and (rest or head < len(block.text)):
+                continue
+            if (block.document, rest) != held[:2]:
+                if held.text:
+                    yield held
+                held = Part(block.document, rest, "")
+            text = held.text + text
+            cut = safe_cut(text, 0, len(text)) if words else len(text)
+            cut = cut if len(text) - cut <= words else len(text)
+            yield Part(block.document, rest, text[:cut])
+            held = Part(block.document, rest, text[cut:])
+    if held.text:
+        yield held
+
+
 def encode(source: TextSource, tokenizer: Tokenizer, split: int | None = None) -> tuple[Tokens, Tokens | None]:
     """The tokens of the text; with `split`, those of its first `split` characters and those of the rest.
 
@@ -84,23 +126,19 @@ def encode(source: TextSource, tokenizer: Tokenizer, split: int | None = None) -
     """
     kind = np.min_scalar_type(tokenizer.size - 1)
     documents: list[int] = []
-    written = characters = 0
+    written, current = 0, -1
     cut: int | None = None
-    current = -1
     try:
         with tempfile.TemporaryFile(prefix="unrolled-") as file:
-            for block in source.blocks():
-                if block.document != current:
-                    current = block.document
+            for part in _parts(source, split, WORDS if tokenizer.kind in SPACED else 0):
+                if part.document != current:
+                    current = part.document
                     documents.append(written)
-                head = len(block.text) if split is None or cut is not None else split - characters
-                for text in (block.text[:head], block.text[head:]):
-                    if cut is None and characters == split:
-                        cut = written
-                    ids = tokenizer.encode(text).astype(kind)
-                    file.write(ids.tobytes())
-                    written += len(ids)
-                    characters += len(text)
+                if part.rest and cut is None:
+                    cut = written
+                ids = tokenizer.encode(part.text).astype(kind)
+                file.write(ids.tobytes())
+                written += len(ids)
             file.flush()
             ids = np.memmap(file, dtype=kind, mode="r", shape=(written,))
     except OSError as error:

@@ -1,8 +1,9 @@
-"""Tokenisers: text to integers and back, without loss.
+"""Tokenisers: text to integers and back.
 
+char and byte are here; `word_tokenizer.py` and `bpe_tokenizer.py` have a file each, `train` and `from_json` know all.
 A tokeniser that meets something it has no token for falls back to UTF-8 bytes, so every text can be encoded and comes
-back exactly. What a model emits need not be valid UTF-8 (a byte model can stop in the middle of a character):
-`TextDecoder` turns such places into U+FFFD, so what is shown always is.
+back exactly; word alone has a token for what is unknown. What a model emits need not be valid UTF-8 (a byte model can
+stop in the middle of a character): `TextDecoder` turns such places into U+FFFD, so what is shown always is.
 """
 
 from collections.abc import Iterable
@@ -22,7 +23,12 @@ class Tokenizer(Protocol):
     trained: int
     """Tokens below this number can occur in a training text; a model never writes one that is not."""
     starts: np.ndarray
-    """(size,) booleans: does this token begin a character. Summed over a text it counts characters."""
+    """(size,) booleans: does this token begin with the beginning of a character."""
+    lengths: np.ndarray
+    """(size,) float64: how many characters of text this token stands for. Summed over a text it counts characters; an
+    unknown word counts as long as such words are on average."""
+    unknown: tuple[int, ...]
+    """Tokens for what the tokeniser has no token for."""
 
     def encode(self, text: str) -> np.ndarray:
         """Token numbers, int64, one dimension."""
@@ -45,13 +51,15 @@ class ByteTokenizer:
 
     kind = "byte"
     size = trained = 256
+    unknown: tuple[int, ...] = ()
 
     def __init__(self) -> None:
         byte = np.arange(256)
         self.starts = (byte & 0xC0) != 0x80  # 10xxxxxx continues a character
+        self.lengths = self.starts.astype(np.float64)
 
     def encode(self, text: str) -> np.ndarray:
-        return np.frombuffer(_utf8(text), dtype=np.uint8).astype(np.int64)
+        return np.frombuffer(utf8(text), dtype=np.uint8).astype(np.int64)
 
     def to_bytes(self, tokens: Iterable[int]) -> bytes:
         return bytes(tokens)
@@ -74,6 +82,7 @@ class CharTokenizer:
     """
 
     kind = "char"
+    unknown: tuple[int, ...] = ()
 
     def __init__(self, characters: Iterable[str]) -> None:
         codes = sorted({ord(c) for c in characters})
@@ -85,6 +94,7 @@ class CharTokenizer:
         half = np.arange(16)
         # a byte that continues a character is 10xxxxxx: its high half is 8 to 11; a low half never begins one
         self.starts = np.concatenate([np.ones(known, bool), (half & 0xC) != 0x8, np.zeros(16, bool)])
+        self.lengths = self.starts.astype(np.float64)
 
     def encode(self, text: str) -> np.ndarray:
         codes = np.frombuffer(_utf32(text), dtype="<u4")
@@ -179,26 +189,67 @@ def decode(tokenizer: Tokenizer, tokens: Iterable[int]) -> str:
     return tokenizer.to_bytes(int(t) for t in tokens).decode(errors="replace")
 
 
-def of_texts(kind: str, texts: Iterable[str], most: int) -> Tokenizer:
-    """A tokeniser of this kind from training texts; `most`: tokens that a vocabulary of words or byte pairs has."""
+KINDS = ("char", "byte", "word", "bpe")
+SPACED = ("word", "bpe")
+"""Kinds whose tokens may be longer than a character, with a space inside."""
+SIZES = {"word": 10_000, "bpe": 2_000}
+"""Tokens where nobody says how many, of the kinds that can be told."""
+
+
+def train(
+    kind: str, texts: Iterable[str], size: int | None = None, *, min_count: int | None = None, lower: bool = False
+) -> Tokenizer:
+    """A tokeniser of this kind from texts, which word and bpe may see in any parts that end between words.
+
+    size: at most so many tokens, for word and bpe; min_count: a word that is rarer is unknown; lower: words in lower
+    case.
+    """
+    from unrolled.data.bpe_tokenizer import BpeTokenizer  # both build on this module
+    from unrolled.data.word_tokenizer import MIN_COUNT, WordTokenizer
+
+    if kind == "char":
+        return CharTokenizer({character for text in texts for character in text})
     if kind == "byte":
         return ByteTokenizer()
-    if kind == "char":
-        return CharTokenizer(set().union(*texts))
-    raise InputError(f"unknown tokens {kind!r}: choose char or byte")
+    if kind == "word":
+        least = MIN_COUNT if min_count is None else min_count
+        return WordTokenizer.train(texts, size or SIZES[kind], min_count=least, lower=lower)
+    if kind == "bpe":
+        return BpeTokenizer.train(texts, size or SIZES[kind])
+    raise InputError(f"unknown tokens {kind!r}: choose {', '.join(KINDS[:-1])} or {KINDS[-1]}")
 
 
 def from_json(description: dict[str, Any]) -> Tokenizer:
     """The tokeniser that `to_json` described."""
+    from unrolled.data.bpe_tokenizer import BpeTokenizer  # both build on this module
+    from unrolled.data.word_tokenizer import WordTokenizer
+
     kind = description.get("kind")
     if kind == "char":
         return CharTokenizer(description["characters"])
     if kind == "byte":
         return ByteTokenizer()
+    if kind == "word":
+        return WordTokenizer(description["words"], description["unknown_lengths"], description["lower"])
+    if kind == "bpe":
+        return BpeTokenizer(description["tokens"], description["merges"], description["trained"])
     raise InputError(f"unknown tokeniser {kind!r}: this model needs a newer unrolled")
 
 
-def _utf8(text: str) -> bytes:
+def safe_cut(text: str, begin: int, end: int) -> int:
+    """The last place in text[begin:end] where white space follows something else, so that no word is cut there; `begin`
+    where there is none. No token of word or bpe goes across such a place.
+
+    >>> safe_cut("two  words", 0, 10), safe_cut("word", 0, 4)
+    (3, 0)
+    """
+    at = max(text.rfind(" ", begin, end), text.rfind("\n", begin, end))
+    while at > begin and text[at - 1].isspace():
+        at -= 1
+    return max(at, begin)
+
+
+def utf8(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:

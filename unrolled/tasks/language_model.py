@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unrolled.cells import CELLS, Inputs, State
 from unrolled.data.corpus import Tokens
 from unrolled.data.streams import IGNORED, Batch, LaneStream
-from unrolled.data.tokenizers import Tokenizer
+from unrolled.data.tokenizers import SPACED, Tokenizer
 from unrolled.engines import auto_order
 from unrolled.errors import InputError
 from unrolled.metrics.text import bits
@@ -29,23 +29,26 @@ if TYPE_CHECKING:
 LEARNING_RATES = {"lstm": 8e-3, "gru": 8e-3, "rnn": 4e-3, "rnn_relu": 2e-3}
 """AdamW's peak rate for 256 hidden units. It goes with 1/width (Yang et al. 2022, arXiv:2203.03466), up to 1e-2."""
 DEFAULT_SECONDS = 300.0
+EMBEDDING = {"char": 64, "byte": 64, "word": 256, "bpe": 256}
+"""Its size where it is not told: words have more to say than characters."""
+UNITS = {"char": "characters", "byte": "bytes", "word": "words", "bpe": "tokens"}
 COUNTED = 10_000_000
 """Tokens of the training text that are counted for the output's first bias."""
-ARCHITECTURE = ("cell", "hidden", "layers", "embedding", "topology", "tokens")
+ARCHITECTURE = ("cell", "hidden", "layers", "embedding", "topology", "tokens", "vocabulary")
 """The options that make a model what it is: with --start-from they come from that model."""
 
 
 def resolve(options: LanguageModelOptions) -> LanguageModelOptions:
     """The options with every choice made that does not depend on the text, the time or the machine (`recipe.py`)."""
-    cell, hidden = options.cell or "lstm", options.hidden or 256
+    cell, hidden, tokens = options.cell or "lstm", options.hidden or 256, options.tokens or "char"
     return replace(
         options,
         cell=cell,
         hidden=hidden,
         layers=options.layers or 1,
-        embedding=min(hidden, 64) if options.embedding is None else options.embedding,
+        embedding=min(hidden, EMBEDDING[tokens]) if options.embedding is None else options.embedding,
         topology=options.topology or "many_to_many",
-        tokens=options.tokens or "char",
+        tokens=tokens,
         batch=options.batch or 32,
         bptt=options.bptt or 32,
         dropout=options.dropout or 0.0,
@@ -113,7 +116,7 @@ class LanguageModelTask:
         self, options: LanguageModelOptions, tokenizer: Tokenizer, splits: dict[str, Tokens], device: torch.device
     ) -> None:
         self.options, self.tokenizer, self.splits, self.device = options, tokenizer, splits, device
-        self.unit = "bytes" if options.tokens == "byte" else "characters"
+        self.unit = UNITS[options.tokens or "char"]
         self.notes: list[str] = []
         self.sha256: list[str] = []
         self.start: dict[str, Tensor] | None = None
@@ -166,24 +169,32 @@ def evaluate(
 ) -> Evaluation:
     """Loss over the text (or its first `limit` tokens) with carried state: nats a character, whatever the tokens.
 
-    Up to 64 contiguous lanes of at least 1,024 tokens; a lane begins without a past.
+    Up to 64 contiguous lanes of at least 1,024 tokens; a lane begins without a past. Word and bpe also have the
+    perplexity of a token. For words, `unknown` is the part of the predicted tokens that are unknown words: what
+    spelling them would take is not in the loss, so losses are comparable where it is the same.
     """
     if limit is not None:
         limit = max(2, limit)
         tokens = Tokens(tokens.ids[:limit], tokens.documents[tokens.documents < limit])
     lanes = max(1, min(64, tokens.predictions // 1024))
-    starts = torch.from_numpy(tokenizer.starts).to(device)
-    was_training, state, nats, characters = network.training, None, 0.0, 0
+    counts = torch.zeros(tokenizer.size, dtype=torch.int64)
+    was_training, state, nats = network.training, None, 0.0
     network.eval()
     for batch in LaneStream(tokens, lanes, 128, repeat=False):
         batch = batch.to(device)
         scores, state = network.scores(batch, state)
         flat = scores.flatten(0, 1)
         nats += F.cross_entropy(flat, batch.targets.flatten(), ignore_index=IGNORED, reduction="sum").item()
-        characters += int(starts[batch.targets[batch.targets != IGNORED]].sum())
+        counts += torch.bincount(batch.targets[batch.targets != IGNORED], minlength=tokenizer.size).cpu()
     network.train(was_training)
-    loss = nats / max(1, characters)
-    return Evaluation({"val_loss": loss, "bits_per_character": bits(loss)}, len(tokens.ids))
+    predicted = int(counts.sum())
+    loss = nats / max(1.0, float(counts.double() @ torch.from_numpy(tokenizer.lengths)))
+    metrics = {"val_loss": loss, "bits_per_character": bits(loss)}
+    if tokenizer.kind in SPACED:
+        metrics["perplexity"] = float(torch.tensor(nats / max(1, predicted), dtype=torch.float64).exp())
+    if tokenizer.unknown:
+        metrics["unknown"] = int(counts[list(tokenizer.unknown)].sum()) / max(1, predicted)
+    return Evaluation(metrics, len(tokens.ids))
 
 
 def check_memory(options: LanguageModelOptions, vocabulary: int, steps: int, rows: int, available: int) -> None:

@@ -7,6 +7,9 @@ from unrolled.errors import InputError
 from unrolled.training.options import TrainingOptions
 
 CELLS = ("rnn", "rnn_relu", "lstm", "gru")
+TOKENS = ("char", "byte", "word", "bpe")
+LEAST_TOKENS = {"word": 3, "bpe": 257}
+"""A word besides the two for unknown ones; a merge besides the bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +34,10 @@ class LanguageModelOptions(TrainingOptions):
     forget_bias
         Start value of an LSTM's forget-gate bias.
     tokens
-        char: one token a character, others as bytes; byte: one token a UTF-8 byte. Default: char.
+        char: one token a character, others as bytes; byte: one token a UTF-8 byte; word: the most frequent words; bpe:
+        frequent parts of words, found by byte-pair encoding. Default: char.
+    vocabulary
+        How many tokens at most, for word and bpe. Default: 10,000 words; 2,000 for bpe.
     val_fraction
         Part of the text, at its end, that is kept for validation.
     """
@@ -43,7 +49,8 @@ class LanguageModelOptions(TrainingOptions):
     topology: Literal["many_to_many", "one_to_one"] | None = None
     dropout: float | None = None
     forget_bias: float = 1.0
-    tokens: Literal["char", "byte"] | None = None
+    tokens: Literal["char", "byte", "word", "bpe"] | None = None
+    vocabulary: int | None = None
     val_fraction: float = 0.1
 
     def __post_init__(self) -> None:
@@ -57,10 +64,14 @@ class LanguageModelOptions(TrainingOptions):
             raise InputError(f"--dropout is {self.dropout}: it must be at least 0 and less than 1")
         if not 0 < self.val_fraction < 1:
             raise InputError(f"--val-fraction is {self.val_fraction}: it must lie between 0 and 1")
-        for name, allowed in (("topology", ("many_to_many", "one_to_one")), ("tokens", ("char", "byte"))):
+        for name, allowed in (("topology", ("many_to_many", "one_to_one")), ("tokens", TOKENS)):
             value = getattr(self, name)
             if value is not None and value not in allowed:
-                raise InputError(f"unknown {name} {value!r}: choose {' or '.join(allowed)}")
+                raise InputError(f"unknown {name} {value!r}: choose {', '.join(allowed[:-1])} or {allowed[-1]}")
+        if self.vocabulary is not None:
+            if self.tokens in ("char", "byte"):
+                raise InputError(f"--vocabulary has no meaning for --tokens {self.tokens}: it is for word and bpe")
+            self._at_least("vocabulary", low=LEAST_TOKENS.get(self.tokens or "", 3))
 
 
 POOLINGS = ("final", "mean", "max", "attention")

@@ -74,7 +74,7 @@ def _tokenizer(train: Labelled, options: TextClassifierOptions) -> Tokenizer:
     """From the training texts alone."""
     texts = [text.lower() for text in train.texts] if options.lower else train.texts
     assert options.tokens
-    return tokenizers.of_texts(options.tokens, texts, options.vocabulary)
+    return tokenizers.train(options.tokens, texts, options.vocabulary)
 
 
 def _sha256(part: Labelled) -> str:

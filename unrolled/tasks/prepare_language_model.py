@@ -80,7 +80,8 @@ def prepare(
     source = TextSource(paths)
     scanned = corpus.scan(source)
     cut = scanned.characters if val is not None else int(scanned.characters * (1 - options.val_fraction))
-    tokenizer = tokenizer or corpus.make_tokenizer(options.tokens or "char", source, scanned, cut)
+    if tokenizer is None:
+        tokenizer = corpus.make_tokenizer(options.tokens or "char", source, scanned, cut, options.vocabulary)
     train, rest = corpus.encode(source, tokenizer, None if val is not None else cut)
     scans, skipped = [scanned], source.skipped
     if val is not None:
