@@ -34,6 +34,4 @@ def library() -> Any:
     try:
         return importlib.import_module("sacrebleu.metrics")
     except ImportError as error:
-        raise InputError(
-            "translations are measured with sacrebleu: pip install 'unrolled[text]'"
-        ) from error
+        raise InputError("translations are measured with sacrebleu: pip install 'unrolled[text]'") from error

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from unrolled.data.batches import Examples
 from unrolled.data.pairs import Pairs, read_pairs
 from unrolled.data.splits import divide
 from unrolled.data.vocabulary import Vocabulary
@@ -50,18 +49,16 @@ def prepare_translate(
         languages = Languages.from_json(vocabulary)
     else:
         languages = start.languages if start is not None else _languages(train, options)
-    examples = Examples(languages.sources(train.sources), languages.targets(train.targets))
+    examples = languages.examples(train)
     short = examples.sizes().max(1) <= LONGEST
     if not short.any():
         raise InputError(f"every pair has a side of more than {LONGEST:,} tokens: divide the texts into sentences")
     if not short.all():
         notes = [*notes, f"left out {int((~short).sum()):,} training pairs with a side of more than {LONGEST:,} tokens"]
-        train = train.take(np.flatnonzero(short))
-        examples = Examples(languages.sources(train.sources), languages.targets(train.targets))
-    splits = {
-        "train": examples,
-        "val": Examples(languages.sources(held_out.sources), languages.targets(held_out.targets)),
-    }
+        examples = languages.examples(train.take(np.flatnonzero(short)))
+    if languages.growth is None:
+        languages = replace(languages, growth=_growth(examples.sizes()))
+    splits = {"train": examples, "val": languages.examples(held_out)}
     task = TranslateTask(options, languages, splits, held_out.targets, device)
     task.notes, task.sha256 = notes, [_sha256(part) for part in (train, held_out)]
     task.start = start.network.state_dict() if start is not None else None
@@ -87,10 +84,12 @@ def _languages(train: Pairs, options: TranslateOptions) -> Languages:
     source, target = (
         Vocabulary.learn(options.tokens, texts, options.vocabulary) for texts in (train.sources, train.targets)
     )
-    languages = Languages(source, target, 1.0)
-    lengths = Examples(languages.sources(train.sources), languages.targets(train.targets)).sizes()
-    growth = float(np.quantile(lengths[:, 1] / (lengths[:, 0] + 10), 0.999))
-    return replace(languages, growth=ROOM * growth)
+    return Languages(source, target)
+
+
+def _growth(sizes: np.ndarray) -> float:
+    """Of training pairs with so many tokens (N, 2)."""
+    return ROOM * float(np.quantile(sizes[:, 1] / (sizes[:, 0] + 10), 0.999))
 
 
 def _like(start: Any, options: TranslateOptions) -> TranslateOptions:

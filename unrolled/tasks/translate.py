@@ -22,6 +22,7 @@ from unrolled.data.batches import (
     in_order_of_length,
     shifted,
 )
+from unrolled.data.pairs import Pairs
 from unrolled.data.streams import IGNORED
 from unrolled.data.vocabulary import BEGIN, END, PADDING, Vocabulary
 from unrolled.decoding.search import Hypothesis, Limits, beam_search, stepper
@@ -36,6 +37,11 @@ if TYPE_CHECKING:
     from unrolled.tasks.translator import Translator
 
 DEFAULT_SECONDS = 900.0
+WIDTHS = {"bpe": 512, "word": 512, "char": 256, "byte": 256}
+EMBEDDINGS = {"bpe": 256, "word": 256, "char": 64, "byte": 64}
+DROPOUTS = {"bpe": 0.3, "word": 0.3, "char": 0.1, "byte": 0.1}
+"""Characters are for notations and spellings: much less to know than a language, and no two pairs alike."""
+VOCABULARIES = {"bpe": 4000, "word": 10_000}
 TRAINED = 4096
 """Timesteps times rows of a training batch, at most."""
 EVALUATED = Limit(256, 1 << 14)
@@ -49,19 +55,21 @@ LENGTH_PENALTY = 1.0
 
 def resolve(options: TranslateOptions) -> TranslateOptions:
     """The options with every choice made."""
+    tokens = options.tokens or "bpe"
+    hidden = options.hidden or WIDTHS[tokens]
     return replace(
         options,
-        tokens=options.tokens or "bpe",
-        vocabulary=options.vocabulary or (4000 if options.tokens in (None, "bpe") else None),
+        tokens=tokens,
+        vocabulary=options.vocabulary or VOCABULARIES.get(tokens),
         cell=options.cell or "gru",
-        hidden=options.hidden or 512,
+        hidden=hidden,
         layers=options.layers or 1,
         attention=options.attention or "dot",
-        embedding=options.embedding or 256,
-        dropout=0.3 if options.dropout is None else options.dropout,
+        embedding=options.embedding or min(hidden, EMBEDDINGS[tokens]),
+        dropout=DROPOUTS[tokens] if options.dropout is None else options.dropout,
         batch=options.batch or 128,
         bptt="full",
-        lr=options.lr or 2e-3,
+        lr=options.lr or min(5e-3, 1.0 / hidden),
         seconds=DEFAULT_SECONDS if options.seconds is None and options.steps is None else options.seconds,
     )
 
@@ -72,12 +80,16 @@ class Languages:
 
     source: Vocabulary
     target: Vocabulary
-    growth: float
-    """A source of S tokens has a target of growth * (S + 10) tokens, at most"""
+    growth: float | None = None
+    """None: not known yet. A source of S tokens has a target of growth * (S + 10) tokens, at most"""
 
     def limits(self, lengths: Tensor) -> Tensor:
         """(B,) source tokens to (B,) target tokens, at most."""
+        assert self.growth is not None
         return (self.growth * (lengths + 10)).ceil().long().clamp(max=LONGEST)
+
+    def examples(self, pairs: Pairs) -> Examples:
+        return Examples(self.sources(pairs.sources), self.targets(pairs.targets))
 
     def sources(self, texts: Sequence[str]) -> Sequences:
         """Each with its end: a source has at least one token, and attention a place that means none of the words."""

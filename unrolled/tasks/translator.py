@@ -141,8 +141,7 @@ class Translator:
                 raise InputError(f"{pairs.places.name} has no pair of the split {split!r}: leave --split out")
             pairs = pairs.take(np.array(rows))
         scores, signature = translation.scores(self.translate(pairs.sources, beam), pairs.targets)
-        examples = Examples(self.languages.sources(pairs.sources), self.languages.targets(pairs.targets))
-        loss, _ = mean_loss(self.network, examples, self.device)
+        loss, _ = mean_loss(self.network, self.languages.examples(pairs), self.device)
         return {**scores, "val_loss": loss, "pairs": len(pairs), "beam": beam, "signature": signature}
 
 
