@@ -180,17 +180,19 @@ class TranslateOptions(TrainingOptions):
     cell
         rnn, rnn_relu, lstm or gru.
     hidden
-        Hidden units of a decoder's layer; each direction of the encoder has half of them.
+        Hidden units of a decoder's layer; each direction of the encoder has half of them. Default: 512; 256 for char
+        and byte.
     layers
         Recurrent layers of the encoder, and of the decoder.
     attention
-        none, dot or additive.
+        none, dot or additive. Default: additive.
     embedding
         Size of the vectors that tokens become.
     dropout
-        On embeddings (the same units at every timestep), between layers and before the output.
+        On embeddings (the same units at every timestep), between layers and before the output. Default: 0.3; 0.1 for
+        char and byte.
     label_smoothing
-        Part of the probability that the targets give to all tokens alike.
+        Part of the probability that the targets give to all tokens alike. Default: 0.1; 0 for char and byte.
     """
 
     source_column: str | None = None
@@ -205,7 +207,7 @@ class TranslateOptions(TrainingOptions):
     attention: Literal["none", "dot", "additive"] | None = None
     embedding: int | None = None
     dropout: float | None = None
-    label_smoothing: float = 0.1
+    label_smoothing: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -40,7 +40,8 @@ DEFAULT_SECONDS = 900.0
 WIDTHS = {"bpe": 512, "word": 512, "char": 256, "byte": 256}
 EMBEDDINGS = {"bpe": 256, "word": 256, "char": 64, "byte": 64}
 DROPOUTS = {"bpe": 0.3, "word": 0.3, "char": 0.1, "byte": 0.1}
-"""Characters are for notations and spellings: much less to know than a language, and no two pairs alike."""
+SMOOTHING = {"bpe": 0.1, "word": 0.1, "char": 0.0, "byte": 0.0}
+"""Characters are for notations and spellings: less to know than a language, and one right answer."""
 VOCABULARIES = {"bpe": 4000, "word": 10_000}
 TRAINED = 4096
 """Timesteps times rows of a training batch, at most."""
@@ -48,7 +49,9 @@ EVALUATED = Limit(256, 1 << 14)
 """Of a batch that is only read."""
 LONGEST = 1000
 """Tokens of a side of a training pair, and of a translation, at most."""
-WRITTEN = 2000
+READ = 10_000
+"""Tokens of a text to translate, at most: with more, what has been read drowns, and each step looks at all of it."""
+WRITTEN = 500
 """Translations that a validation writes, at most."""
 LENGTH_PENALTY = 1.0
 
@@ -64,9 +67,10 @@ def resolve(options: TranslateOptions) -> TranslateOptions:
         cell=options.cell or "gru",
         hidden=hidden,
         layers=options.layers or 1,
-        attention=options.attention or "dot",
+        attention=options.attention or "additive",
         embedding=options.embedding or min(hidden, EMBEDDINGS[tokens]),
         dropout=DROPOUTS[tokens] if options.dropout is None else options.dropout,
+        label_smoothing=SMOOTHING[tokens] if options.label_smoothing is None else options.label_smoothing,
         batch=options.batch or 128,
         bptt="full",
         lr=options.lr or min(5e-3, 1.0 / hidden),
@@ -118,7 +122,7 @@ class Network(nn.Module):
         o = options
         assert o.cell and o.hidden and o.layers and o.embedding and o.attention and o.dropout is not None
         sources, targets = languages.source.size, languages.target.size
-        self.source_table = nn.Parameter(torch.randn(sources, o.embedding) / o.embedding**0.5)
+        self.source_table = nn.Parameter(torch.randn(sources, o.embedding))
         self.table = nn.Parameter(torch.randn(targets, o.embedding) / o.embedding**0.5)
 
         def layers(hidden: int, bidirectional: bool) -> Recurrent:
@@ -136,6 +140,8 @@ class Network(nn.Module):
             )
 
         encoder, decoder = layers(o.hidden // 2, True), layers(o.hidden, False)
+        with torch.no_grad():  # the table is small for the sake of the output, so what it brings in grows again
+            decoder.get_parameter("weight_ih_l0").mul_(o.embedding**0.5)
         self.topology = SequenceToSequence(
             encoder, decoder, targets, attention=o.attention, tied=True, dropout=o.dropout
         )
@@ -146,6 +152,7 @@ class Network(nn.Module):
     def forward(self, batch: ExampleBatch, state: State | None) -> tuple[Tensor, State]:
         """The mean loss of the batch's target tokens in nats (teacher forcing); there is no state to carry on."""
         scores, targets = self.scores(batch)
+        assert self.options.label_smoothing is not None
         return F.cross_entropy(scores, targets, label_smoothing=self.options.label_smoothing), ()
 
     def scores(self, batch: ExampleBatch) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from unrolled.data.vocabulary import SPECIALS, Vocabulary
 from unrolled.errors import InputError
 from unrolled.metrics import translation
 from unrolled.tasks.options import TranslateOptions
-from unrolled.tasks.translate import Languages, Network, TranslateTask, mean_loss, write
+from unrolled.tasks.translate import READ, Languages, Network, TranslateTask, mean_loss, write
 from unrolled.training import model_file
 
 PathLike = str | os.PathLike[str]
@@ -111,6 +111,12 @@ class Translator:
         if not rows:
             return results
         sources = self.languages.sources([texts[row].strip() for row in rows])
+        if (longest := int(sources.lengths.max())) > READ:
+            begin = texts[rows[int(sources.lengths.argmax())]].strip()[:20]
+            raise InputError(
+                f"a text of {longest:,} tokens that begins with {begin!r} is too long to translate at once, which is "
+                f"done up to {READ:,}: divide it into sentences, one a line"
+            )
         examples = Examples(sources, np.zeros(len(sources), dtype=np.int64))
         numbers, found = write(self.network, self.languages, examples, self.device, beam=beam, aligned=aligned)
         for number, best in zip(numbers, found, strict=True):
