@@ -105,9 +105,7 @@ def test_the_whole_tokeniser_is_in_the_model_file(model: LanguageModel, tiny_tex
 @pytest.mark.parametrize("kind", KINDS)
 def test_resume_is_bit_for_bit(kind: str, tiny_text: Path, tmp_path: Path) -> None:
     whole = fit([tiny_text], options=options(kind, dropout=0.2), out=tmp_path / "whole").model
-    fit(
-        [tiny_text], options=options(kind, dropout=0.2), out=tmp_path / "run", observer=Listener(stop_at=7)
-    )
+    fit([tiny_text], options=options(kind, dropout=0.2), out=tmp_path / "run", observer=Listener(stop_at=7))
     resumed = resume(tmp_path / "run").model
     assert resumed.metrics == whole.metrics
     for one, two in zip(whole.network.state_dict().values(), resumed.network.state_dict().values(), strict=True):
@@ -122,9 +120,7 @@ def test_start_from_keeps_the_tokens(tiny_text: Path, tmp_path: Path) -> None:
     assert second.tokenizer.to_json() == first.tokenizer.to_json()
     assert (second.options.tokens, second.options.vocabulary) == ("bpe", 300)
     with pytest.raises(InputError, match="--vocabulary 400 contradicts the model to start from, which has 300"):
-        fit(
-            [tiny_text], options=LanguageModelOptions(steps=1, vocabulary=400), start_from=tmp_path / "m.safetensors"
-        )
+        fit([tiny_text], options=LanguageModelOptions(steps=1, vocabulary=400), start_from=tmp_path / "m.safetensors")
 
 
 @pytest.mark.parametrize(

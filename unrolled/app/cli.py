@@ -28,7 +28,7 @@ app.command("unrolled.app.train:train", name="train", help="Train a model.")
 app.command(
     "unrolled.app.train:resume", name="resume", help="Go on with a stopped training: the same bits under --steps."
 )
-app.command("unrolled.app.predict:predict", name="predict", help="Label texts.")
+app.command("unrolled.app.predict:predict", name="predict", help="Label or translate texts.")
 app.command("unrolled.app.explain:explain", name="explain", help="Every number of a tiny network that learns a word.")
 app.command("unrolled.app.bench.command:bench", name="bench", help="Measure it beside PyTorch and ONNX Runtime.")
 app.command("unrolled.app.graph:graph", name="graph", help="Draw a model or topology, unrolled.")
@@ -106,7 +106,8 @@ def evaluate(
     Parameters
     ----------
     data
-        Text files or folders; for a classifier labelled texts, as a training takes them.
+        Text files or folders; for a classifier labelled texts, for a translator sources and targets, as a training
+        takes them.
     split
         train or val: the part that a training would use so; test where the data say so. Default: all.
     """
@@ -126,6 +127,7 @@ def evaluate(
 def _measured(metrics: dict[str, Any]) -> list[str]:
     """Figures, then what is known of each class and who is taken for whom."""
     lines = [f"{name:20} {value:.4f}" for name, value in metrics.items() if isinstance(value, float)]
+    lines += [f"{name:20} {value}" for name, value in metrics.items() if isinstance(value, str | int)]
     if "report" in metrics:
         names = [row["label"] for row in metrics["report"]]
         width = max(8, *(len(name) for name in names))
