@@ -90,7 +90,7 @@ def _copy(screen: pyte.Screen) -> list[list[pyte.screens.Char]]:
 
 def draw(frame: Frame, theme: dict[str, str]) -> Image.Image:
     regular, bold = ImageFont.truetype(FONT, SIZE), ImageFont.truetype(BOLD, SIZE)
-    width, height = regular.getlength("M"), round(SIZE * 1.3)
+    width, height = round(regular.getlength("M")), round(SIZE * 1.3)
     columns, rows = len(frame.cells[0]), len(frame.cells)
     size = (round(columns * width) + 2 * MARGIN, rows * height + 2 * MARGIN)
     image = Image.new("RGB", size, theme["background"])

@@ -6,7 +6,8 @@
 - `sh` and `python` blocks run, in order, in one temporary folder a page. Each `sh` block is a `bash -euo pipefail` of
   its own, so files persist and variables do not; the `python` blocks of a page share one process and its names.
   `text` and `json` are for reading.
-- The folder holds what a reader has: `input.txt`, `other.txt` and `new.txt`, real text.
+- The folder holds what a reader has: `input.txt`, `other.txt` and `new.txt`, real text, and `reviews.tsv` and
+  `test.tsv`, lines of it with labels.
 - `unrolled` and `python` are those of this checkout.
 - Trainings are shortened (`Limits`): `--seconds N` and `seconds=N` become at most 4, `--steps N` and `steps=N` at
   most 300, in the tests 40.
@@ -142,7 +143,20 @@ def texts() -> dict[str, str]:
     else:
         modules = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("[a-h]*.py"))
         whole = "".join(module.read_text(encoding="utf-8") for module in modules)
-    return {"input.txt": whole[:400_000], "other.txt": whole[400_000:450_000], "new.txt": whole[450_000:600_000]}
+    return {
+        "input.txt": whole[:400_000],
+        "other.txt": whole[400_000:450_000],
+        "new.txt": whole[450_000:600_000],
+        "reviews.tsv": table(whole[:100_000]),
+        "test.tsv": table(whole[100_000:200_000]),
+    }
+
+
+def table(text: str) -> str:
+    """A table of texts and labels: lines that ask, and lines that do not."""
+    lines = [line.replace("\t", " ").strip() for line in text.splitlines()]
+    rows = [f"{line}\t{'asks' if '?' in line else 'says'}" for line in lines if line]
+    return "text\tlabel\n" + "\n".join(rows) + "\n"
 
 
 WORKER = """

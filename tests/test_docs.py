@@ -225,4 +225,8 @@ def test_a_hanging_block_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_other_text_where_shakespeare_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("UNROLLED_TEST_DATA", str(tmp_path))
-    assert [len(text) for text in run_blocks.texts().values()] == [400_000, 50_000, 150_000]
+    found = run_blocks.texts()
+    assert [len(found[name]) for name in ("input.txt", "other.txt", "new.txt")] == [400_000, 50_000, 150_000]
+    for name in ("reviews.tsv", "test.tsv"):
+        rows = [line.split("\t") for line in found[name].splitlines()]
+        assert rows[0] == ["text", "label"] and {row[1] for row in rows[1:]} == {"asks", "says"}

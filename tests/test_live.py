@@ -243,3 +243,17 @@ def test_watching_changes_no_number(tiny_text: Path, monkeypatch: pytest.MonkeyP
     assert len(Reader.texts) >= 8
     one, two = (model_file.sha256(f.model.network.state_dict()) for f in (alone, watched))
     assert one == two
+
+
+def test_a_reader_that_leaves_stops_the_training_with_a_checkpoint(tiny_text: Path, tmp_path: Path) -> None:
+    """As `unrolled train … 2>&1 | head` does."""
+    read, write = os.pipe()
+    command = [sys.executable, "-m", "unrolled", "train", "language-model", str(tiny_text), "--steps", "100000"]
+    command += ["--eval-every", "5", "--hidden", "16", "--batch", "4", "--bptt", "8", "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(command, env=_environment(None), stdout=write, stderr=write)
+    os.close(write)
+    with os.fdopen(read) as stream:
+        while "step" not in stream.readline():
+            """the first report has not come yet"""
+    assert process.wait(60) == 1
+    assert list((tmp_path / "run").glob("step-*")), "nothing to resume from"

@@ -11,7 +11,7 @@ import unrolled
 from tests.helpers import Listener
 from unrolled.cells import Inputs
 from unrolled.errors import InputError
-from unrolled.tasks.fitting import fit_language_model, resume_language_model
+from unrolled.tasks.fitting import fit, resume
 from unrolled.tasks.models import LanguageModel
 from unrolled.tasks.options import LanguageModelOptions
 
@@ -25,7 +25,7 @@ def options(kind: str, **more: object) -> LanguageModelOptions:
 
 @pytest.fixture(scope="module", params=KINDS)
 def model(request: pytest.FixtureRequest, tiny_text: Path) -> LanguageModel:
-    return fit_language_model([tiny_text], options=options(request.param)).model
+    return fit([tiny_text], options=options(request.param)).model
 
 
 @torch.no_grad()
@@ -69,7 +69,7 @@ def test_the_vocabulary_comes_from_the_training_part_alone(tmp_path: Path) -> No
     path = tmp_path / "text"
     path.write_text("one two three four\n" * 9 + "five six seven\n" * 2, encoding="utf-8")
     for kind in KINDS:
-        found = fit_language_model([path], options=options(kind, val_fraction=0.145, steps=1)).model.tokenizer
+        found = fit([path], options=options(kind, val_fraction=0.145, steps=1)).model.tokenizer
         known = b"".join(found.to_bytes([n]) for n in range(found.trained)).decode()
         assert "one" in known or kind == "bpe"
         assert not set("vsx") & set(known)
@@ -104,27 +104,23 @@ def test_the_whole_tokeniser_is_in_the_model_file(model: LanguageModel, tiny_tex
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_resume_is_bit_for_bit(kind: str, tiny_text: Path, tmp_path: Path) -> None:
-    whole = fit_language_model([tiny_text], options=options(kind, dropout=0.2), out=tmp_path / "whole").model
-    fit_language_model(
-        [tiny_text], options=options(kind, dropout=0.2), out=tmp_path / "run", observer=Listener(stop_at=7)
-    )
-    resumed = resume_language_model(tmp_path / "run").model
+    whole = fit([tiny_text], options=options(kind, dropout=0.2), out=tmp_path / "whole").model
+    fit([tiny_text], options=options(kind, dropout=0.2), out=tmp_path / "run", observer=Listener(stop_at=7))
+    resumed = resume(tmp_path / "run").model
     assert resumed.metrics == whole.metrics
     for one, two in zip(whole.network.state_dict().values(), resumed.network.state_dict().values(), strict=True):
         assert torch.equal(one, two)
 
 
 def test_start_from_keeps_the_tokens(tiny_text: Path, tmp_path: Path) -> None:
-    first = fit_language_model([tiny_text], options=options("bpe", steps=2)).model
+    first = fit([tiny_text], options=options("bpe", steps=2)).model
     first.save(tmp_path / "m.safetensors")
     more = LanguageModelOptions(steps=1)
-    second = fit_language_model([tiny_text], options=more, start_from=tmp_path / "m.safetensors").model
+    second = fit([tiny_text], options=more, start_from=tmp_path / "m.safetensors").model
     assert second.tokenizer.to_json() == first.tokenizer.to_json()
     assert (second.options.tokens, second.options.vocabulary) == ("bpe", 300)
     with pytest.raises(InputError, match="--vocabulary 400 contradicts the model to start from, which has 300"):
-        fit_language_model(
-            [tiny_text], options=LanguageModelOptions(steps=1, vocabulary=400), start_from=tmp_path / "m.safetensors"
-        )
+        fit([tiny_text], options=LanguageModelOptions(steps=1, vocabulary=400), start_from=tmp_path / "m.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -139,7 +135,7 @@ def test_start_from_keeps_the_tokens(tiny_text: Path, tmp_path: Path) -> None:
 )
 def test_options_that_cannot_be(chosen: dict[str, object], message: str, tiny_text: Path) -> None:
     with pytest.raises(InputError, match=message):
-        fit_language_model([tiny_text], options=LanguageModelOptions(steps=1, **chosen))
+        fit([tiny_text], options=LanguageModelOptions(steps=1, **chosen))
 
 
 def test_the_command_says_what_a_word_model_measures(quick_cli: object, tiny_text: Path, tmp_path: Path) -> None:

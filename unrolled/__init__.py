@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from unrolled.tasks.models import LanguageModel as LanguageModel
     from unrolled.tasks.models import load as load
     from unrolled.tasks.text_classifier import TextClassifier as TextClassifier
+    from unrolled.tasks.translator import Translator as Translator
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "LanguageModel": "unrolled.tasks.models",
     "TextClassifier": "unrolled.tasks.text_classifier",
+    "Translator": "unrolled.tasks.translator",
     "load": "unrolled.tasks.models",
 }
 

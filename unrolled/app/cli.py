@@ -10,7 +10,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 import unrolled
 from unrolled.app.output import DeviceFlag, JsonFlag, ModelArgument, print_json, say_what_takes_long
-from unrolled.app.process import STARTED, tune
+from unrolled.app.process import tune
 from unrolled.errors import InputError, UnrolledError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ app.command("unrolled.app.train:train", name="train", help="Train a model.")
 app.command(
     "unrolled.app.train:resume", name="resume", help="Go on with a stopped training: the same bits under --steps."
 )
-app.command("unrolled.app.predict:predict", name="predict", help="Label texts.")
+app.command("unrolled.app.predict:predict", name="predict", help="Label or translate texts.")
 app.command("unrolled.app.explain:explain", name="explain", help="Every number of a tiny network that learns a word.")
 app.command("unrolled.app.bench.command:bench", name="bench", help="Measure it beside PyTorch and ONNX Runtime.")
 app.command("unrolled.app.graph:graph", name="graph", help="Draw a model or topology, unrolled.")
@@ -106,7 +106,8 @@ def evaluate(
     Parameters
     ----------
     data
-        Text files or folders; for a classifier labelled texts, as a training takes them.
+        Text files or folders; for a classifier labelled texts, for a translator sources and targets, as a training
+        takes them.
     split
         train or val: the part that a training would use so; test where the data say so. Default: all.
     """
@@ -126,6 +127,7 @@ def evaluate(
 def _measured(metrics: dict[str, Any]) -> list[str]:
     """Figures, then what is known of each class and who is taken for whom."""
     lines = [f"{name:20} {value:.4f}" for name, value in metrics.items() if isinstance(value, float)]
+    lines += [f"{name:20} {value}" for name, value in metrics.items() if isinstance(value, str | int)]
     if "report" in metrics:
         names = [row["label"] for row in metrics["report"]]
         width = max(8, *(len(name) for name in names))
@@ -159,11 +161,13 @@ def demo(*, seconds: float = 60.0, out: Path = Path("runs/demo"), overwrite: boo
     """
     from unrolled.app.demo import run_demo
     from unrolled.app.signals import Signals
+    from unrolled.engines.native import build
     from unrolled.training.schedule import Clock
 
     say_what_takes_long()
+    build.unavailable()  # compiles the kernels where they are not there yet: that is not part of the minute
     with Signals() as signals:
-        run_demo(seconds, out, overwrite or out == Path("runs/demo"), Clock(started=STARTED), signals.stop)
+        run_demo(seconds, out, overwrite or out == Path("runs/demo"), Clock(), signals.stop)
     return signals.exit_code
 
 

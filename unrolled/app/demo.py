@@ -66,12 +66,14 @@ def run_demo(seconds: float, out: Path, overwrite: bool, clock: Clock, stop: Cal
 def _conclude(figures: dict[str, float], fitted: Fitted, curve: LossCurve, out: Path) -> None:
     """The figures as bars, the picture, and what to do next."""
     options = fitted.model.options
-    network = f"{options.cell} with {options.hidden} units"
+    network = f"{str(options.cell).upper()} with {options.hidden} units"
     names = {"one_to_one": "no memory", "xz": "xz -9e, having read the training text", "recurrent": network}
     _say("\nBits a character on the same validation text (less is better):")
     for name, what in names.items():
         bar = "█" * round(30 * figures[name] / max(figures.values()))
         _say(f"  {what:38} {figures[name]:5.3f}  {bar}")
+    _say("xz can copy: it has the whole training text at hand, and the library repeats itself. The network has")
+    _say(f"{sum(p.numel() for p in fitted.model.network.parameters()):,} numbers, and could go on learning.")
     draw(
         curve,
         out / "loss.png",

@@ -89,11 +89,15 @@ class Live(Lines):
     def _bar(self, now: Progress, columns: int) -> RenderableType:
         left = f" · {_duration(now.left)} left" if math.isfinite(now.left) and now.left >= 0.5 else ""
         grid = Table.grid(padding=(0, 1))
-        done = 1.0 if now.left < 0.5 else now.fraction
-        words = Text.assemble((f"{done:4.0%}", "bold"), f"  {_duration(now.elapsed)}{left} · step {now.step:,}")
+        words = Text.assemble((f"{now.fraction:4.0%}", "bold"), f"  {_duration(now.elapsed)}{left} · step {now.step:,}")
         grid.add_row(
             ProgressBar(
-                1.0, done, width=max(10, columns - 50), style="dim", complete_style="green", finished_style="green"
+                1.0,
+                now.fraction,
+                width=max(10, columns - 50),
+                style="dim",
+                complete_style="green",
+                finished_style="green",
             ),
             words,
         )
@@ -139,7 +143,8 @@ class Live(Lines):
         if self.sample is None or height < 2:
             return []
         step, written = self.sample
-        title = f"after {step:,} updates it writes:" if step else "before the first update it writes:"
+        updates = "1 update" if step == 1 else f"{step:,} updates"
+        title = f"after {updates} it writes:" if step else "before the first update it writes:"
         lines: list[Text] = []
         for line in written.split("\n"):
             lines += Text(line).wrap(self.console, columns - 2, tab_size=4) if line else [Text()]

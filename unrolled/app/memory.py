@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 NAMES = {"rnn": "RNN", "gru": "GRU", "lstm": "LSTM"}
 MIB = 2**20
+FEW = 100
+"""Updates below which a training has hardly begun."""
 
 
 def memory(
@@ -173,4 +175,9 @@ def _depth(found: dict[str, Any]) -> tuple[str, "Table", str]:
         "One layer, then more of the same width, then more with as many parameters: best (fewest bits) is "
         f"{best['layers']} × {best['hidden']}. One training each, so small differences are chance: try another --seed."
     )
+    fewest = min(row["steps"] for row in rows)
+    if fewest < FEW:
+        meaning += (
+            f" The least trained one made {fewest} updates, so all this tells of beginnings: give more --seconds."
+        )
     return f"Depth: LSTMs after {f'{steps} updates' if steps else f'{seconds:g} s'} of training each", table, meaning

@@ -1,7 +1,8 @@
 """`unrolled predict`: the command. No torch is imported before it runs."""
 
+import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -10,46 +11,68 @@ from cyclopts import Parameter
 from unrolled.app.output import DeviceFlag, JsonFlag, ModelArgument, print_json, say_what_takes_long
 from unrolled.errors import InputError
 
+GROUP = 1024
+"""Lines of a file that are predicted together, those of similar length side by side."""
+LINES: dict[str, Callable[[str, Any], str]] = {
+    "classify-text": lambda text, found: f"{found.label}\t{found.probability:.4f}\t{text}",
+    "translate": lambda text, found: " ".join(found.text.splitlines()),
+}
+"""What is printed of a text and what was found."""
+
 
 def predict(
     model: ModelArgument,
     *inputs: str,
+    beam: int | None = None,
     encoding: Annotated[str, Parameter(help="Of files and of standard input.")] = "utf-8",
     device: DeviceFlag = None,
     json: JsonFlag = False,
 ) -> int:
-    """Label texts: one line a text, with the label, its probability and the text.
+    """Label or translate texts: a line each. A classifier gives the label, its probability and the text.
 
     Parameters
     ----------
     inputs
         Texts, or files of which each line is a text; - or nothing reads standard input, and answers line by line.
+    beam
+        For a translator: how many hypotheses it follows; 1 takes the likeliest token each time. Default: 5.
     """
     from unrolled.tasks.fitting import pick_device
     from unrolled.tasks.models import load
 
     say_what_takes_long()
-    loaded = load(model, pick_device(device), task="classify-text")
+    loaded = load(model, pick_device(device))
+    if loaded.task not in LINES:
+        raise InputError(f"{model} is a model for {loaded.task}, which predicts nothing of a text: see unrolled sample")
+    if loaded.task == "translate":
+        how = {"beam": 5 if beam is None else beam, "aligned": json}
+    elif beam is not None:
+        raise InputError(f"--beam is for translators, and {model} is a model for {loaded.task}: leave it out")
+    else:
+        how = {}
     rows: list[dict[str, Any]] = []
     for texts in _texts(inputs, encoding):
-        for text, found in zip(texts, loaded.predict(texts), strict=True):
+        for text, found in zip(texts, loaded.predict(texts, **how), strict=True):
             if json:
-                rows.append({"text": text, **found._asdict()})
+                rows.append({"text" if loaded.task == "classify-text" else "source": text, **found._asdict()})
             else:
-                print(f"{found.label}\t{found.probability:.4f}\t{text}", flush=True)
+                print(LINES[loaded.task](text, found))
+        sys.stdout.flush()
     if json:
         print_json({"model": str(model), "predictions": rows})
     return 0
 
 
 def _texts(inputs: tuple[str, ...], encoding: str) -> Iterator[list[str]]:
-    """In groups: a file's lines together, those of standard input each as it comes."""
+    """In groups: many lines of a file together, those of standard input each as it comes."""
     for given in inputs or ("-",):
         if given == "-":
             yield from ([line] for line in _lines(_standard_input(encoding), "standard input"))
         elif _is_file(given):
             with open(given, encoding=encoding, newline="\n") as file:
-                yield list(_lines(file, given))
+                lines = _lines(file, given)
+                while group := list(itertools.islice(lines, GROUP)):
+                    yield group
         else:
             yield [given]
 

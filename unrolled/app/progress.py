@@ -17,6 +17,8 @@ class Lines(Observer):
         self.stream, self._stop, self.prompt, self.brief = stream, stop, prompt, brief
         self.curve = LossCurve()
         self.now: Progress | None = None
+        self.left = False
+        """Nobody reads the stream any more."""
 
     def __enter__(self) -> "Lines":
         return self
@@ -28,12 +30,14 @@ class Lines(Observer):
         # where tokens are not characters, the training's loss, which is nats a token, has another scale
         if "val_loss" in line and self.now is not None and self.now.unit == "characters":
             self.curve.validation.append((self.now.fraction, line["seconds"], line["val_loss"]))
+        if "best_step" in line and self.now is not None:  # the last line of a training
+            self.now = self.now._replace(fraction=1.0, left=0.0, elapsed=line["seconds"])
         self.say(line)
 
     def say(self, line: dict[str, Any]) -> None:
         """Show a report."""
         if not self.brief:
-            print(text(line), file=self.stream, flush=True)
+            self._print(text(line))
 
     def progress(self, now: Progress) -> None:
         self.now = now
@@ -42,10 +46,17 @@ class Lines(Observer):
     def watch(self, model: Any) -> None:
         if self.prompt is not None and self.now is not None:
             written = visible(model.sample(self.prompt, length=160, temperature=0.7, seed=1))
-            print(quoted(written), file=self.stream, flush=True)
+            self._print(quoted(written))
 
     def stop(self, step: int) -> bool:
-        return self._stop(step)
+        return self.left or self._stop(step)
+
+    def _print(self, lines: str) -> None:
+        try:
+            print(lines, file=self.stream, flush=True)
+        except BrokenPipeError:  # the reader has left, as `head` does: the training stops as after Ctrl-C
+            self.left = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
 
 def display(stream: TextIO, stop: Callable[[int], bool], prompt: str | None = None, brief: bool = False) -> Lines:

@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 
 from unrolled.app.output import JsonFlag, print_json, say_what_takes_long
 from unrolled.app.process import STARTED
-from unrolled.tasks.options import LanguageModelOptions, TextClassifierOptions
+from unrolled.tasks.options import LanguageModelOptions, TextClassifierOptions, TranslateOptions
 from unrolled.training.options import TrainingOptions
 
 if TYPE_CHECKING:
@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 NEXT = {
     "language-model": 'sample {out} --prompt "…" --length 500 --temperature 0.8',
     "classify-text": "predict {out} TEXT",
+    "translate": "predict {out} TEXT",
 }
 """What to do with a trained model."""
+TOPOLOGIES = {"classify-text": "many_to_one", "translate": "sequence_to_sequence"}
+"""Of the tasks that have but one."""
 
 train = App(name="train", help="Train a model.", help_format="plaintext", default_parameter=Parameter(negative=()))
 
@@ -37,8 +40,6 @@ class Output:
         Replace an existing run folder.
     start_from
         Model to start from: its weights, architecture and vocabulary.
-    val
-        Text to validate on, instead of the end of the training text.
     json
         Print one JSON object on standard output at the end.
     """
@@ -46,13 +47,13 @@ class Output:
     out: Path | None = None
     overwrite: bool = False
     start_from: Path | None = None
-    val: Path | None = None
     json: bool = False
 
 
 @train.command(name="language-model")
 def train_language_model(
     *files: Path,
+    val: Path | None = None,
     options: Annotated[LanguageModelOptions | None, Parameter(name="*")] = None,
     output: Output | None = None,
 ) -> int:
@@ -62,13 +63,16 @@ def train_language_model(
     ----------
     files
         Text in UTF-8; each file is a document, a folder gives the text files in it.
+    val
+        Text to validate on, instead of the end of the training text.
     """
-    return _train("language-model", files, options or LanguageModelOptions(), output or Output())
+    return _train("language-model", files, val, options or LanguageModelOptions(), output or Output())
 
 
 @train.command(name="classify-text")
 def train_classify_text(
     *files: Path,
+    val: Path | None = None,
     options: Annotated[TextClassifierOptions | None, Parameter(name="*")] = None,
     output: Output | None = None,
 ) -> int:
@@ -79,11 +83,39 @@ def train_classify_text(
     files
         A TSV, CSV or JSON-lines file with a column of texts and one of labels; or a folder with a folder or a file for
         each class; or a file for each class, a text a line.
+    val
+        Labelled texts to validate on, instead of a part of the training texts.
     """
-    return _train("classify-text", files, options or TextClassifierOptions(), output or Output())
+    return _train("classify-text", files, val, options or TextClassifierOptions(), output or Output())
 
 
-def _train(task: str, files: tuple[Path, ...], options: TrainingOptions, output: Output) -> int:
+@train.command(name="translate")
+def train_translate(
+    *files: Path,
+    val: Annotated[tuple[Path, ...] | None, Parameter(consume_multiple=True)] = None,
+    options: Annotated[TranslateOptions | None, Parameter(name="*")] = None,
+    output: Output | None = None,
+) -> int:
+    """Train a translator: a line in, a line out (languages, notations, spellings).
+
+    Parameters
+    ----------
+    files
+        A file of sources and a file of targets, line by line; or one table (TSV, CSV, JSON lines) with a column
+        of each.
+    val
+        Pairs to validate on, in the same form, instead of a part of the training pairs.
+    """
+    return _train("translate", files, val, options or TranslateOptions(), output or Output())
+
+
+def _train(
+    task: str,
+    files: tuple[Path, ...],
+    val: Path | tuple[Path, ...] | None,
+    options: TrainingOptions,
+    output: Output,
+) -> int:
     from unrolled.tasks.fitting import fit
     from unrolled.training.run import Run
 
@@ -92,7 +124,7 @@ def _train(task: str, files: tuple[Path, ...], options: TrainingOptions, output:
         lambda **how: fit(
             files,
             options=options,
-            val=output.val,
+            val=val,
             start_from=output.start_from,
             out=out,
             overwrite=output.overwrite,
@@ -138,14 +170,14 @@ def _training(start: Any, out: Path, as_json: bool) -> int:
             value = summary[name]
             print(f"{name:20} {value:.4f}" if isinstance(value, float) else f"{name:20} {value}")
         print(f"next:\n  unrolled {NEXT[summary['task']].format(out=out)}")
-    return signals.exit_code if not fitted.result.finished else 0
+    return 0 if fitted.result.finished else signals.exit_code or 1
 
 
 def _summary(fitted: "Fitted", out: Path) -> dict[str, Any]:
     result, options = fitted.result, fitted.model.options
     return {
         "task": fitted.model.task,
-        "topology": getattr(options, "topology", "many_to_one"),
+        "topology": getattr(options, "topology", TOPOLOGIES.get(fitted.model.task)),
         "cell": options.cell,
         "engine": fitted.engine,
         "parameters": sum(p.numel() for p in fitted.model.network.parameters()),

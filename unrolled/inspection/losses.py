@@ -1,5 +1,6 @@
 """The loss over a training: collected on the way in constant memory, and drawn."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -56,9 +57,8 @@ def draw(curve: LossCurve, path: Path, *, title: str, colour: str, levels: Seque
     figure = pictures.figure(8, 4.5)
     axis = figure.subplots()
     seconds, losses = curve.points()
-    axis.plot(
-        seconds, [bits(loss) for loss in losses], color=colour, linewidth=1.2, alpha=0.8, label="training, each update"
-    )
+    x, y = _with_gaps(seconds, [bits(loss) for loss in losses])
+    axis.plot(x, y, color=colour, linewidth=1.2, alpha=0.8, label="training, each update")
     if curve.validation:
         axis.plot(
             [s for _, s, _ in curve.validation],
@@ -75,6 +75,7 @@ def draw(curve: LossCurve, path: Path, *, title: str, colour: str, levels: Seque
             ha="right", color=pictures.INK, fontsize=9,
         )  # fmt: skip
     low = min([level for _, level in levels] + [bits(loss) for loss in losses])
+    axis.set_xlim(left=0)
     axis.set_ylim(0.95 * low, 1.03 * max(bits(loss) for loss in losses))
     axis.set_title(title, loc="left", color=pictures.INK)
     axis.set_xlabel("seconds")
@@ -82,3 +83,16 @@ def draw(curve: LossCurve, path: Path, *, title: str, colour: str, levels: Seque
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)
     pictures.save(figure, path)
+
+
+def _with_gaps(seconds: list[float], values: list[float]) -> tuple[list[float], list[float]]:
+    """The same points, the line between them interrupted where the training was: by a validation."""
+    usual = sorted(b - a for a, b in pairwise(seconds))[len(seconds) // 2] if len(seconds) > 2 else 0.0
+    x, y = list(seconds[:1]), list(values[:1])
+    for (before, second), value in zip(pairwise(seconds), values[1:], strict=True):
+        if second - before > max(1.0, 5 * usual):
+            x.append(before)
+            y.append(math.nan)
+        x.append(second)
+        y.append(value)
+    return x, y

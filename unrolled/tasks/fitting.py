@@ -36,29 +36,31 @@ def fit(
     paths: Sequence[PathLike],
     *,
     options: TrainingOptions,
-    val: PathLike | None = None,
+    val: PathLike | Sequence[PathLike] | None = None,
     start_from: PathLike | None = None,
     out: Path | None = None,
     overwrite: bool = False,
     clock: Clock | None = None,
     observer: Observer | None = None,
 ) -> Fitted:
-    """Train a model of the task whose options these are. `out`: the run folder, None for memory alone."""
+    """Train a model of the task whose options these are. `val`: one path or several; `out`: the run folder, None for
+    memory alone."""
     clock, observer = clock or Clock(), observer or Observer()
+    held_out = _paths(val)
     if out is not None:
-        Run.check(out, overwrite, keep=[Path(p) for p in (*paths, val, start_from) if p is not None])
+        Run.check(out, overwrite, keep=[Path(p) for p in (*paths, *(held_out or ()), start_from) if p is not None])
     device = pick_device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
     kind = _kind(options)
     start = load(start_from) if start_from is not None else None
-    task = kind.prepare(paths, options, val=val, device=device, clock=clock, start=start)
+    task = kind.prepare(paths, options, val=held_out, device=device, clock=clock, start=start)
     for note in task.notes:
         observer.report({"note": note})
     config = {
         "task": task.name,
         "data": [str(Path(p).resolve()) for p in paths],
-        "val": None if val is None else str(Path(val).resolve()),
+        "val": None if held_out is None else [str(Path(p).resolve()) for p in held_out],
         "sha256": task.sha256,
         **task.describe(),
     }
@@ -89,7 +91,7 @@ def resume(folder: Path, *, clock: Clock | None = None, observer: Observer | Non
     task = kind.prepare(
         config["data"],
         options,
-        val=config["val"],
+        val=_paths(config["val"]),
         device=pick_device(description["device"]),
         clock=clock,
         vocabulary=config["vocabulary"],
@@ -100,6 +102,10 @@ def resume(folder: Path, *, clock: Clock | None = None, observer: Observer | Non
     trainer.run = run
     trainer.restore(tensors, description)
     return _fitted(trainer, task)
+
+
+def _paths(val: PathLike | Sequence[PathLike] | None) -> Sequence[PathLike] | None:
+    return [val] if isinstance(val, str | os.PathLike) else val
 
 
 def pick_device(name: str | None) -> torch.device:

@@ -7,9 +7,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from unrolled.tasks.options import LanguageModelOptions, TextClassifierOptions
+from unrolled.tasks.options import LanguageModelOptions, TextClassifierOptions, TranslateOptions
 from unrolled.tasks.prepare_classify_text import prepare_text_classifier
 from unrolled.tasks.prepare_language_model import prepare_language_model
+from unrolled.tasks.prepare_translate import prepare_translate
 from unrolled.training.options import TrainingOptions
 from unrolled.training.task import Task
 
@@ -36,10 +37,11 @@ class Kind:
     options: type[TrainingOptions]
     prepare: Callable[..., PreparedTask]
     """(paths, options, val=, device=, clock=, start=, vocabulary=)
-    start: a model to go on from; vocabulary: that of a training to resume"""
+    val: paths; start: a model to go on from; vocabulary: that of a training to resume"""
 
 
 KINDS = {
     "language-model": Kind(LanguageModelOptions, prepare_language_model),
     "classify-text": Kind(TextClassifierOptions, prepare_text_classifier),
+    "translate": Kind(TranslateOptions, prepare_translate),
 }

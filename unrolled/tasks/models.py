@@ -19,6 +19,7 @@ from unrolled.errors import InputError
 from unrolled.tasks.language_model import LanguageModelTask, Network, evaluate
 from unrolled.tasks.options import LanguageModelOptions
 from unrolled.tasks.text_classifier import TextClassifier
+from unrolled.tasks.translator import Translator
 from unrolled.training import model_file
 
 
@@ -163,7 +164,7 @@ class _Row:
         return shown + self.stop.flush() if self.left == 0 else shown
 
 
-MODELS: dict[str, Any] = {LanguageModelTask.name: LanguageModel, TextClassifier.task: TextClassifier}
+MODELS: dict[str, Any] = {model.task: model for model in (LanguageModel, TextClassifier, Translator)}
 """The class of each task's models."""
 
 

@@ -154,3 +154,78 @@ class TextClassifierOptions(TrainingOptions):
                 raise InputError(f"--{name.replace('_', '-')} is {value}: it must be at least 0 and less than 1")
         if not 0 < self.val_fraction < 1:
             raise InputError(f"--val-fraction is {self.val_fraction}: it must lie between 0 and 1")
+
+
+ATTENTIONS = ("none", "dot", "additive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranslateOptions(TrainingOptions):
+    """Options of a translator.
+
+    Attributes
+    ----------
+    source_column
+        Column of the sources in a table: its name, or its number from 1. Default: source or src, else the first of two.
+    target_column
+        Column of the targets, in the same way.
+    encoding
+        Of the files, such as latin-1. Default: utf-8.
+    val_fraction
+        Part of the pairs that is kept for validation, where no split is given; drawn by --seed.
+    tokens
+        bpe (needs unrolled[text]), word, char or byte; each side has its own. Default: bpe.
+    vocabulary
+        Largest number of tokens of a side, for word and bpe. Default: 4,000 for bpe; 10,000 words.
+    cell
+        rnn, rnn_relu, lstm or gru.
+    hidden
+        Hidden units of a decoder's layer; each direction of the encoder has half of them. Default: 512; 256 for char
+        and byte.
+    layers
+        Recurrent layers of the encoder, and of the decoder.
+    attention
+        none, dot or additive. Default: additive.
+    embedding
+        Size of the vectors that tokens become.
+    dropout
+        On embeddings (the same units at every timestep), between layers and before the output. Default: 0.3; 0.1 for
+        char and byte.
+    label_smoothing
+        Part of the probability that the targets give to all tokens alike. Default: 0.1; 0 for char and byte.
+    """
+
+    source_column: str | None = None
+    target_column: str | None = None
+    encoding: str | None = None
+    val_fraction: float = 0.1
+    tokens: Literal["bpe", "word", "char", "byte"] | None = None
+    vocabulary: int | None = None
+    cell: str | None = None
+    hidden: int | None = None
+    layers: int | None = None
+    attention: Literal["none", "dot", "additive"] | None = None
+    embedding: int | None = None
+    dropout: float | None = None
+    label_smoothing: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, allowed in (("cell", CELLS), ("tokens", TOKENS), ("attention", ATTENTIONS)):
+            value = getattr(self, name)
+            if value is not None and value not in allowed:
+                raise InputError(f"unknown {name} {value!r}: choose one of {', '.join(allowed)}")
+        for name in ("layers", "embedding"):
+            self._at_least(name, above=0)
+        if self.hidden is not None and (self.hidden < 2 or self.hidden % 2):
+            raise InputError(f"--hidden is {self.hidden}: it must be even, since each direction has half of the units")
+        if self.vocabulary is not None:
+            if self.tokens in ("char", "byte"):
+                raise InputError(f"--vocabulary has no meaning for --tokens {self.tokens}: it is for word and bpe")
+            self._at_least("vocabulary", low=LEAST_TOKENS.get(self.tokens or "bpe", 3))
+        for name in ("dropout", "label_smoothing"):
+            part = getattr(self, name)
+            if part is not None and not 0 <= part < 1:
+                raise InputError(f"--{name.replace('_', '-')} is {part}: it must be at least 0 and less than 1")
+        if not 0 < self.val_fraction < 1:
+            raise InputError(f"--val-fraction is {self.val_fraction}: it must lie between 0 and 1")

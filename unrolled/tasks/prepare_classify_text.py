@@ -28,7 +28,7 @@ def prepare_text_classifier(
     paths: Sequence[str | os.PathLike[str]],
     options: TextClassifierOptions,
     *,
-    val: str | os.PathLike[str] | None,
+    val: Sequence[str | os.PathLike[str]] | None,
     device: torch.device,
     clock: Clock,
     start: Any = None,
@@ -58,13 +58,15 @@ def prepare_text_classifier(
 
 
 def _read(
-    paths: Sequence[str | os.PathLike[str]], options: TextClassifierOptions, val: str | os.PathLike[str] | None
+    paths: Sequence[str | os.PathLike[str]],
+    options: TextClassifierOptions,
+    val: Sequence[str | os.PathLike[str]] | None,
 ) -> tuple[Labelled, Labelled, list[str]]:
     """The texts to train on and to validate on."""
     how = {name: getattr(options, name) for name in ("text_column", "label_column", "encoding")}
     read = read_labelled(paths, **how)
     if val is not None:
-        other = read_labelled([val], **how)
+        other = read_labelled(val, **how)
         return read, other, [*read.notes, *other.notes]
     parts = divide(len(read), splits=read.splits, strata=read.labels, fraction=options.val_fraction, seed=options.seed)
     return read.take(parts.train), read.take(parts.val), [*read.notes, parts.how]

@@ -36,7 +36,7 @@ def prepare_language_model(
     paths: Paths,
     options: LanguageModelOptions,
     *,
-    val: str | os.PathLike[str] | None,
+    val: Paths | None,
     device: torch.device,
     clock: Clock,
     start: Any = None,
@@ -73,7 +73,7 @@ def prepare(
     paths: Paths,
     options: LanguageModelOptions,
     *,
-    val: str | os.PathLike[str] | None = None,
+    val: Paths | None = None,
     tokenizer: Tokenizer | None = None,
 ) -> Prepared:
     """Read, check, split and encode the text. A tokeniser that is not given comes from the training part alone."""
@@ -85,7 +85,7 @@ def prepare(
     train, rest = corpus.encode(source, tokenizer, None if val is not None else cut)
     scans, skipped = [scanned], source.skipped
     if val is not None:
-        val_source = TextSource([val])
+        val_source = TextSource(val)
         scans.append(corpus.scan(val_source))
         rest, _ = corpus.encode(val_source, tokenizer)
         skipped = skipped + val_source.skipped

@@ -50,9 +50,8 @@ class Validation:
 
     def interim(self, model: nn.Module, step: int) -> dict[str, float]:
         """Validate, keep the model if it is the best so far, and return the metrics."""
-        if not self._probed:
-            self._budget(model)
-        result, took = self._measure(model, self._interim)
+        probed = None if self._probed else self._budget(model)
+        result, took = probed or self._measure(model, self._interim)
         if not math.isfinite(result.metrics[self.task.monitor[0]]):  # the last update has spoilt the weights
             raise NonFiniteError(f"{self.task.monitor[0]} is not finite at step {step}: lower --lr")
         self.steps.append(step)
@@ -100,12 +99,15 @@ class Validation:
         result = self.task.evaluate(model, "val", None if size == self._all else size)
         return result, self.schedule.clock.elapsed() - begun
 
-    def _budget(self, model: nn.Module) -> None:
-        """Under a clock: time a little, then choose how much the validations may measure."""
+    def _budget(self, model: nn.Module) -> tuple[Evaluation, float] | None:
+        """Under a clock: time a little, then choose how much the validations may measure. Where that is as little,
+        return what it has found, and the time it took."""
         assert self.schedule.seconds is not None
-        result, took = self._measure(model, min(LEAST, self._all))
+        little = min(LEAST, self._all)
+        result, took = self._measure(model, little)
         per_second = result.size / took
         affordable = max(LEAST, int(SHARE * self.schedule.seconds * per_second))
         self._interim = min(INTERIM, self._all, affordable)
         self._final = min(self._all, 2 * affordable)
         self._probed = True
+        return (result, took) if self._interim == little else None

@@ -1,0 +1,110 @@
+"""From translation pairs and options to a translation task: read, divide, build the vocabularies, encode."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from unrolled.data.pairs import Pairs, read_pairs
+from unrolled.data.splits import divide
+from unrolled.data.vocabulary import Vocabulary
+from unrolled.errors import InputError
+from unrolled.metrics import translation
+from unrolled.tasks.options import TranslateOptions
+from unrolled.tasks.translate import LONGEST, Languages, TranslateTask, resolve
+from unrolled.tasks.translator import Translator
+from unrolled.training.schedule import Clock
+
+PathLike = str | os.PathLike[str]
+ARCHITECTURE = ("cell", "hidden", "layers", "attention", "embedding", "tokens", "vocabulary")
+"""Options that come from the model to start from."""
+ROOM = 1.5
+"""A translation may grow by so much more than nearly all training pairs do."""
+
+
+def prepare_translate(
+    paths: Sequence[PathLike],
+    options: TranslateOptions,
+    *,
+    val: Sequence[PathLike] | None,
+    device: torch.device,
+    clock: Clock,
+    start: Any = None,
+    vocabulary: dict[str, Any] | None = None,
+) -> TranslateTask:
+    """The task, ready for training. start: a model to go on from; vocabulary: that of a training to resume.
+
+    val: two files, or one table.
+    """
+    translation.library()  # what the best model is chosen with, before anything takes long
+    if start is not None:
+        options = _like(start, options)
+    train, held_out, notes = _read(paths, options, val)
+    options = resolve(options)
+    if vocabulary:
+        languages = Languages.from_json(vocabulary)
+    else:
+        languages = start.languages if start is not None else _languages(train, options)
+    examples = languages.examples(train)
+    short = examples.sizes().max(1) <= LONGEST
+    if not short.any():
+        raise InputError(f"every pair has a side of more than {LONGEST:,} tokens: divide the texts into sentences")
+    if not short.all():
+        notes = [*notes, f"left out {int((~short).sum()):,} training pairs with a side of more than {LONGEST:,} tokens"]
+        examples = languages.examples(train.take(np.flatnonzero(short)))
+    if languages.growth is None:
+        languages = replace(languages, growth=_growth(examples.sizes()))
+    splits = {"train": examples, "val": languages.examples(held_out)}
+    task = TranslateTask(options, languages, splits, held_out.targets, device)
+    task.notes, task.sha256 = notes, [_sha256(part) for part in (train, held_out)]
+    task.start = start.network.state_dict() if start is not None else None
+    return task
+
+
+def _read(
+    paths: Sequence[PathLike], options: TranslateOptions, val: Sequence[PathLike] | None
+) -> tuple[Pairs, Pairs, list[str]]:
+    """The pairs to train on and to validate on."""
+    columns = {name: getattr(options, name) for name in ("source_column", "target_column", "encoding")}
+    read = read_pairs(paths, **columns)
+    if val is not None:
+        other = read_pairs(val, **columns)
+        return read, other, [*read.notes, *other.notes]
+    parts = divide(len(read), splits=read.splits, fraction=options.val_fraction, seed=options.seed)
+    return read.take(parts.train), read.take(parts.val), [*read.notes, parts.how]
+
+
+def _languages(train: Pairs, options: TranslateOptions) -> Languages:
+    """From the training pairs alone."""
+    assert options.tokens
+    source, target = (
+        Vocabulary.learn(options.tokens, texts, options.vocabulary) for texts in (train.sources, train.targets)
+    )
+    return Languages(source, target)
+
+
+def _growth(sizes: np.ndarray) -> float:
+    """Of training pairs with so many tokens (N, 2)."""
+    return ROOM * float(np.quantile(sizes[:, 1] / (sizes[:, 0] + 10), 0.999))
+
+
+def _like(start: Any, options: TranslateOptions) -> TranslateOptions:
+    """The options with the architecture of the model to start from; refuses a contradiction."""
+    if not isinstance(start, Translator):
+        raise InputError("the model to start from is no translator: start from one of those")
+    for name in ARCHITECTURE:
+        asked, has = getattr(options, name), getattr(start.options, name)
+        if asked is not None and asked != has:
+            raise InputError(f"--{name} {asked} contradicts the model to start from, which has {has}: leave it out")
+    return replace(options, **{name: getattr(start.options, name) for name in ARCHITECTURE})
+
+
+def _sha256(part: Pairs) -> str:
+    digest = hashlib.sha256()
+    for source, target in zip(part.sources, part.targets, strict=True):
+        digest.update(f"{len(source)} {source}\0{len(target)} {target}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,156 @@
+"""`Translator`: what users hold of a trained translator. It translates, measures and saves itself."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unrolled.data.batches import Examples
+from unrolled.data.pairs import read_pairs
+from unrolled.data.tokenizers import decode
+from unrolled.data.vocabulary import SPECIALS, Vocabulary
+from unrolled.errors import InputError
+from unrolled.metrics import translation
+from unrolled.tasks.options import TranslateOptions
+from unrolled.tasks.translate import READ, Languages, Network, TranslateTask, mean_loss, write
+from unrolled.training import model_file
+
+PathLike = str | os.PathLike[str]
+END = "<end>"
+
+
+class Translation(NamedTuple):
+    text: str
+    score: float
+    """What the beam search ranks by: the log-probability, divided by the length penalty"""
+    log_probability: float
+    """In nats, of the tokens and the end"""
+    source_tokens: list[str]
+    tokens: list[str]
+    """Both with their end"""
+    alignment: list[list[float]] | None
+    """Attention weights, a row a token of the translation, a column a token of the source; None without attention, and
+    where they were not asked for"""
+
+
+class Translator:
+    """A trained translator."""
+
+    task = TranslateTask.name
+
+    def __init__(
+        self,
+        network: Network,
+        languages: Languages,
+        options: TranslateOptions,
+        metrics: dict[str, float] | None = None,
+        step: int = 0,
+    ) -> None:
+        self.network, self.languages, self.options = network.eval(), languages, options
+        self.metrics, self.step = dict(metrics or {}), step
+
+    @property
+    def device(self) -> torch.device:
+        return self.network.table.device
+
+    @classmethod
+    def fit(cls, *paths: PathLike, val: PathLike | Sequence[PathLike] | None = None, **options: Any) -> "Translator":
+        """Train on a source file and a target file, or one table; `val` likewise. Keywords are the flags of
+        `unrolled train translate`.
+
+        Raises `InputError` for unusable files or options and `NonFiniteError` where the loss is not finite.
+        """
+        from unrolled.tasks.fitting import fit  # the other way round at import
+
+        model = fit(paths, val=val, options=TranslateOptions(**options)).model
+        assert isinstance(model, cls)
+        return model
+
+    @classmethod
+    def from_file(cls, tensors: dict[str, Tensor], description: dict[str, Any]) -> "Translator":
+        """From what `model_file.load` returns."""
+        options = TranslateOptions(**description["options"])
+        languages = Languages.from_json(description["vocabulary"])
+        # the engine of the training need not exist where the model is used
+        network = Network(languages, replace(options, engine="auto"))
+        network.load_state_dict(tensors)
+        return cls(network, languages, options, description["metrics"], description["step"])
+
+    def to(self, device: str | torch.device) -> "Translator":
+        self.network.to(device)
+        return self
+
+    def save(self, path: str | Path) -> None:
+        """One self-contained `.safetensors`; an existing file is replaced whole or not at all."""
+        description = {
+            "task": self.task,
+            "options": asdict(self.options),
+            "vocabulary": self.languages.to_json(),
+            "metrics": self.metrics,
+            "step": self.step,
+        }
+        model_file.save(Path(path), self.network.state_dict(), description)
+
+    def translate(self, texts: Sequence[str], beam: int = 5) -> list[str]:
+        """The translation of each text; that of an empty one is empty. beam: hypotheses of each, 1 for greedy."""
+        return [found.text for found in self.predict(texts, beam)]
+
+    def predict(self, texts: Sequence[str], beam: int = 5, *, aligned: bool = False) -> list[Translation]:
+        """The translations with their scores; aligned: with attention weights."""
+        if isinstance(texts, str):
+            raise InputError("translate takes a list of texts: put the text into brackets")
+        if beam < 1:
+            raise InputError(f"--beam is {beam}: it must be at least 1")
+        results = [Translation("", 0.0, 0.0, [], [], None)] * len(texts)
+        rows = [row for row, text in enumerate(texts) if text.strip()]
+        if not rows:
+            return results
+        sources = self.languages.sources([texts[row].strip() for row in rows])
+        if (longest := int(sources.lengths.max())) > READ:
+            begin = texts[rows[int(sources.lengths.argmax())]].strip()[:20]
+            raise InputError(
+                f"a text of {longest:,} tokens that begins with {begin!r} is too long to translate at once, which is "
+                f"done up to {READ:,}: divide it into sentences, one a line"
+            )
+        examples = Examples(sources, np.zeros(len(sources), dtype=np.int64))
+        numbers, found = write(self.network, self.languages, examples, self.device, beam=beam, aligned=aligned)
+        for number, best in zip(numbers, found, strict=True):
+            results[rows[number]] = Translation(
+                self.languages.target.decode(best.tokens),
+                best.score,
+                best.log_probability,
+                _pieces(self.languages.source, sources[number][:-1].tolist()),
+                _pieces(self.languages.target, best.tokens),
+                None if best.alignment is None else best.alignment.tolist(),
+            )
+        return results
+
+    def evaluate(self, *paths: PathLike, split: str | None = None, beam: int = 5) -> dict[str, Any]:
+        """bleu and chrf (0 to 100) and exact of the translations with BLEU's signature; val_loss (nats a target token,
+        with teacher forcing); pairs.
+
+        Empty lines count as what they are: an empty source has an empty translation. split: train, val or test, where
+        the data say so.
+        """
+        o = self.options
+        pairs = read_pairs(
+            paths, source_column=o.source_column, target_column=o.target_column, encoding=o.encoding, keep_empty=True
+        )
+        if split is not None:
+            rows = [] if pairs.splits is None else [n for n, part in enumerate(pairs.splits) if part == split]
+            if not rows:
+                raise InputError(f"{pairs.places.name} has no pair of the split {split!r}: leave --split out")
+            pairs = pairs.take(np.array(rows))
+        scores, signature = translation.scores(self.translate(pairs.sources, beam), pairs.targets)
+        loss, _ = mean_loss(self.network, self.languages.examples(pairs), self.device)
+        return {**scores, "val_loss": loss, "pairs": len(pairs), "beam": beam, "signature": signature}
+
+
+def _pieces(vocabulary: Vocabulary, tokens: Sequence[int]) -> list[str]:
+    """The text of each token, spaces included, and the end."""
+    return [*(decode(vocabulary.tokenizer, [token - SPECIALS]) for token in tokens), END]
