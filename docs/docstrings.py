@@ -1,4 +1,7 @@
-"""How the reference reads docstrings: shapes such as (T, B, G*H) are no Markdown, so their asterisks are escaped."""
+"""How the reference reads docstrings: what is no Markdown in them becomes it.
+
+Shapes such as (T, B, G*H) get their asterisks escaped, doctests become blocks of code.
+"""
 
 import re
 from typing import Any
@@ -6,14 +9,32 @@ from typing import Any
 import griffe
 
 STAR = re.compile(r"(`[^`]*`)|(?<=\w)\*(?=\w)")
+DOCTEST = re.compile(r"^>>> .*\n(?:.+\n?)*", re.MULTILINE)
 
 
-class Shapes(griffe.Extension):
-    """Escapes asterisks between letters, outside code."""
+class Markdown(griffe.Extension):
+    """Rewrites the docstring of every object."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring:
-            lines = obj.docstring.value.splitlines()
-            obj.docstring.value = "\n".join(
-                line if line.startswith("    ") else STAR.sub(lambda m: m[1] or r"\*", line) for line in lines
-            )
+            obj.docstring.value = markdown(obj.docstring.value)
+
+
+def markdown(text: str) -> str:
+    """A docstring as Markdown.
+
+    >>> markdown("(G*H, I) and `a*b`")
+    '(G\\\\*H, I) and `a*b`'
+    >>> markdown(">>> [1][0]\\n1\\n\\nAnd so on.")
+    '```pycon\\n>>> [1][0]\\n1\\n```\\n\\nAnd so on.'
+    """
+    parts, end = [], 0
+    for found in DOCTEST.finditer(text):
+        parts += [_escape(text[end : found.start()]), f"```pycon\n{found[0].rstrip()}\n```\n"]
+        end = found.end()
+    return "".join([*parts, _escape(text[end:])])
+
+
+def _escape(text: str) -> str:
+    lines = text.split("\n")
+    return "\n".join(line if line.startswith("    ") else STAR.sub(lambda m: m[1] or r"\*", line) for line in lines)

@@ -1,11 +1,13 @@
 """Every block of the documentation runs, every link within it leads somewhere, and the site builds."""
 
+import doctest
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -147,6 +149,13 @@ def test_the_site_builds(outcomes: Path, tmp_path: Path) -> None:
     assert built.returncode == 0, built.stdout + built.stderr
     page = (tmp_path / "site" / "readme.html").read_text(encoding="utf-8")
     assert "bits_per_character" in page, "what the commands print is missing"
+
+
+@pytest.mark.parametrize("name", ["run_blocks", "docstrings"])
+def test_examples_of_the_code_in_docs(name: str) -> None:
+    if name == "docstrings":
+        pytest.importorskip("griffe", reason="pip install '.[docs]' brings griffe")
+    assert doctest.testmod(import_module(name)) == (0, 2)
 
 
 # The executor
