@@ -72,8 +72,9 @@ def _conclude(figures: dict[str, float], fitted: Fitted, curve: LossCurve, out: 
     for name, what in names.items():
         bar = "█" * round(30 * figures[name] / max(figures.values()))
         _say(f"  {what:38} {figures[name]:5.3f}  {bar}")
-    _say("xz can copy: it has the whole training text at hand, and the library repeats itself. The network has")
-    _say(f"{sum(p.numel() for p in fitted.model.network.parameters()):,} numbers, and could go on learning.")
+    numbers = sum(p.numel() for p in fitted.model.network.parameters())
+    _say("xz can copy: it has all of the training text at hand, and the library repeats")
+    _say(f"itself. The network has {numbers:,} numbers, and could go on learning.")
     draw(
         curve,
         out / "loss.png",
