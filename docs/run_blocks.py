@@ -6,8 +6,8 @@
 - `sh` and `python` blocks run, in order, in one temporary folder a page. Each `sh` block is a `bash -euo pipefail` of
   its own, so files persist and variables do not; the `python` blocks of a page share one process and its names.
   `text` and `json` are for reading.
-- The folder holds what a reader has: `input.txt`, `other.txt` and `new.txt`, real text, and `reviews.tsv` and
-  `test.tsv`, lines of it with labels.
+- The folder holds what a reader has: `input.txt`, `other.txt` and `new.txt`, real text, and tables of
+  lines of it: `reviews.tsv` and `test.tsv` with labels, `pairs.tsv` and `test-pairs.tsv` with translations.
 - `unrolled` and `python` are those of this checkout.
 - Trainings are shortened (`Limits`): `--seconds N` and `seconds=N` become at most 4, `--steps N` and `steps=N` at
   most 300, in the tests 40.
@@ -149,7 +149,15 @@ def texts() -> dict[str, str]:
         "new.txt": whole[450_000:600_000],
         "reviews.tsv": table(whole[:100_000]),
         "test.tsv": table(whole[100_000:200_000]),
+        "pairs.tsv": pairs(whole[:100_000]),
+        "test-pairs.tsv": pairs(whole[100_000:110_000]),
     }
+
+
+def pairs(text: str) -> str:
+    """A table of lines and the same lines in capitals."""
+    lines = [line.replace("\t", " ").strip() for line in text.splitlines()]
+    return "source\ttarget\n" + "".join(f"{line}\t{line.upper()}\n" for line in lines if line)
 
 
 def table(text: str) -> str:

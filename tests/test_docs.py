@@ -230,3 +230,6 @@ def test_other_text_where_shakespeare_is_missing(monkeypatch: pytest.MonkeyPatch
     for name in ("reviews.tsv", "test.tsv"):
         rows = [line.split("\t") for line in found[name].splitlines()]
         assert rows[0] == ["text", "label"] and {row[1] for row in rows[1:]} == {"asks", "says"}
+    for name in ("pairs.tsv", "test-pairs.tsv"):
+        rows = [line.split("\t") for line in found[name].splitlines()[1:]]
+        assert rows and all(source.upper() == target for source, target in rows)

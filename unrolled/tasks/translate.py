@@ -73,7 +73,7 @@ def resolve(options: TranslateOptions) -> TranslateOptions:
         label_smoothing=SMOOTHING[tokens] if options.label_smoothing is None else options.label_smoothing,
         batch=options.batch or 128,
         bptt="full",
-        lr=options.lr or min(5e-3, 1.0 / hidden),
+        lr=options.lr or min(1e-2, 2 / hidden),
         seconds=DEFAULT_SECONDS if options.seconds is None and options.steps is None else options.seconds,
     )
 

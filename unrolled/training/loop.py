@@ -130,7 +130,8 @@ class Trainer:
 
     def _finish(self, norm: float) -> Result:
         """Choose between the last model and the best before it, measure the choice, save."""
-        self._report_training(norm)
+        if self.step:
+            self._report_training(norm)
         final = self.validation.final(self.model, self.step)
         if self.run:
             self._save_model(final.metrics)
