@@ -218,7 +218,11 @@ class Folder:
         if self._worker:
             assert self._worker.stdin and self._worker.stdout
             self._worker.stdin.close()
-            self._worker.wait(timeout=30)
+            try:
+                self._worker.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                self._worker.kill()
+                self._worker.wait()
             self._worker.stdout.close()
         self._temporary.cleanup()
 
