@@ -106,6 +106,29 @@ def test_the_display_fits_its_terminal_and_holds_all_figures(columns: int, rows:
     assert "●" in everything and re.search("[\u2801-\u28ff]", everything)
 
 
+@pytest.mark.parametrize("columns", [LEAST_COLUMNS, 116])
+def test_a_task_that_writes_nothing_shows_its_own_metrics(columns: int) -> None:
+    live = Live(io.StringIO(), lambda step: False)
+    live.watch(object())
+    for step in range(1, 20):
+        Lines.progress(live, now(step, step / 20, 0.7, unit="tokens"))
+    live.report({"step": 19, "seconds": 5.0, "bleu": 33.12, "chrf": 100.0, "exact": 0.9954, "val_loss": 1.234})
+    console = Console(width=columns, file=io.StringIO())
+    lines = ["".join(s.text for s in line) for line in console.render_lines(live.picture(columns, 24), pad=False)]
+    assert len(lines) < 24 and max(map(len, lines)) <= columns
+    assert "validation bleu 33.1  chrf 100  exact 0.995" in "\n".join(lines)
+
+
+@pytest.mark.slow
+def test_a_classifier_trains_in_a_terminal(tmp_path: Path) -> None:
+    rows = "".join(f"{'good' if n % 2 else 'bad'} {n}\t{n % 2}\n" for n in range(60))
+    (tmp_path / "table.tsv").write_text("text\tlabel\n" + rows)
+    options = ("--tokens", "char", "--steps", 20, "--hidden", 8, "--batch", 8, "--out", "run")
+    screen, sent, code = in_terminal(80, 24, "train", "classify-text", "table.tsv", *options, cwd=tmp_path)
+    assert code == 0, "\n".join(screen.display)
+    assert "validation accuracy" in "\n".join(screen.display) and "unrolled predict run" in "\n".join(screen.display)
+
+
 def test_the_curve_falls_from_the_top_left_and_ends_where_the_training_stands() -> None:
     lines = [line[8:] for line in shown(80, 24) if re.search("[\u2800-\u28ff]", line)]
     used = [[i for i, c in enumerate(line) if "\u2801" <= c <= "\u28ff" or c == "●"] for line in lines]

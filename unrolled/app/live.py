@@ -53,9 +53,8 @@ class Live(Lines):
     def say(self, line: dict[str, Any]) -> None:
         if "note" in line and not self.brief:
             self.console.print(Text(str(line["note"]), style="dim"))
-        metrics = {k: v for k, v in line.items() if k.startswith("val_") or k.startswith("bits_")}
-        if metrics:
-            self.metrics = metrics
+        if not {"note", "train_loss"} & line.keys():  # so it is a validation
+            self.metrics = {k: v for k, v in line.items() if k not in ("step", "seconds", "best_step")}
 
     def progress(self, now: Progress) -> None:
         super().progress(now)
@@ -63,6 +62,8 @@ class Live(Lines):
             self._refresh()
 
     def watch(self, model: Any) -> None:
+        if not hasattr(model, "sample"):  # it labels or translates, and writes nothing by itself
+            return
         step = self.now.step if self.now else 0
         self.sample = step, visible(model.sample(self.prompt or "", length=SAMPLE, temperature=0.7, seed=1))
 
@@ -106,9 +107,7 @@ class Live(Lines):
     def _figures(self, now: Progress) -> RenderableType:
         first = Text.assemble(
             ("loss ", "dim"), (f"{self.curve.last:.3f}", "bold blue"), (f" nats a {_singular(now.unit)}", "dim"),
-            ("   validation ", "dim"), (_value(self.metrics.get("val_loss"), ".3f"), "bold magenta"),
-            (" = ", "dim"), (_value(self.metrics.get("bits_per_character"), ".3f"), "bold magenta"),
-            (" bits a character", "dim"),
+            ("   validation ", "dim"), *self._validated(),
         )  # fmt: skip
         second = Text.assemble(
             (f"{now.tokens_per_second:,.0f}", "bold"), (f" {now.unit}/s", "dim"),
@@ -116,6 +115,17 @@ class Live(Lines):
             ("   learning rate ", "dim"), (f"{now.learning_rate:.1e}", "bold"),
         )  # fmt: skip
         return Group(first, second)
+
+    def _validated(self) -> list[tuple[str, str]]:
+        """The task's own metrics, or a language model's loss in nats and bits."""
+        known, strong = self.metrics, "bold magenta"
+        if not known:
+            return [("…", strong)]
+        if "bits_per_character" in known:
+            nats, bits = (f"{known[name]:.3f}" for name in ("val_loss", "bits_per_character"))
+            return [(nats, strong), (" = ", "dim"), (bits, strong), (" bits a character", "dim")]
+        shown = [(name, value) for name, value in known.items() if name != "val_loss"]
+        return [part for name, value in shown for part in ((f"{name} ", "dim"), (f"{value:.3g}  ", strong))]
 
     def _chart(self, columns: int, height: int) -> list[Text]:
         """The loss of the training as a line, that of the validations as points."""
@@ -166,7 +176,3 @@ def _duration(seconds: float) -> str:
 
 def _singular(unit: str) -> str:
     return unit.removesuffix("s")
-
-
-def _value(value: float | None, how: str) -> str:
-    return "…" if value is None else format(value, how)
