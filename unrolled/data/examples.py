@@ -1,5 +1,6 @@
 """What labelled texts and translation pairs have in common: where each example was found, and its part of the data."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,22 @@ def splits_of(table: Table) -> list[str] | None:
         row = parts.index(None)
         raise InputError(f"{table.place(row)}: unknown split {cells[row]!r}: choose train, val (or dev) or test")
     return [part for part in parts if part is not None]
+
+
+def rows_of(split: str, splits: Sequence[str] | None, places: Places, what: str) -> np.ndarray:
+    """The examples of this part of the data. Raises `InputError` where the data have none; `what` an example is."""
+    rows = [] if splits is None else [n for n, part in enumerate(splits) if part == split]
+    if not rows:
+        raise InputError(f"{places.name} has no {what} of the split {split!r}: leave --split out")
+    return np.array(rows)
+
+
+def fingerprint(*columns: Sequence[str]) -> str:
+    """SHA-256 of rows of texts: a resumed training must find what it began with."""
+    digest = hashlib.sha256()
+    for row in zip(*columns, strict=True):
+        digest.update("".join(f"{len(text)} {text}\0" for text in row).encode())
+    return digest.hexdigest()
 
 
 def check_paths(paths: Sequence[Path]) -> None:

@@ -25,6 +25,11 @@ def auto_order(device: str, cell: Cell) -> tuple[str, ...]:
     return AUTO_LSTM if device == "cpu" and cell.name == "lstm" else AUTO
 
 
+def said(engine: str, asked: str, device: str, cell: Cell) -> str:
+    """For people: the engine that runs, and where `auto` was asked for, whom it asks in which order."""
+    return f"engine {engine}" + (f" (auto: {', '.join(auto_order(device, cell))})" if asked == "auto" else "")
+
+
 def choose(name: str, cell: Cell, w: Weights, inputs: Inputs, state: State) -> Engine:
     """The engine called `name`, or with "auto" the first in order that accepts the call.
 

@@ -4,6 +4,8 @@ T: queries (decoder timesteps, or hypotheses of a beam), S: source timesteps, B:
 of a key. All T queries are answered at once. What depends on the source alone is computed once, by `project`.
 """
 
+from abc import ABC, abstractmethod
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,16 +28,16 @@ def masked_softmax(scores: Tensor, lengths: Tensor | None) -> Tensor:
     return scores.masked_fill(~real, torch.finfo(scores.dtype).min).softmax(-1) * real
 
 
-class Attention(nn.Module):
+class Attention(nn.Module, ABC):
     """What every kind of attention has in common: the weighted mean. Subclasses say what the scores are."""
 
+    @abstractmethod
     def project(self, keys: Tensor) -> Tensor:
         """keys (S, B, K) to what queries are compared with (S, B, A)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def scores(self, queries: Tensor, projected: Tensor) -> Tensor:
         """queries (T, B, D) and projected keys (S, B, A) to scores (T, B, S)."""
-        raise NotImplementedError
 
     def forward(
         self, queries: Tensor, keys: Tensor, lengths: Tensor | None = None, projected: Tensor | None = None

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from unrolled.cells import CELLS, Inputs, State
 from unrolled.data.batches import BucketStream, ExampleBatch, Examples, Limit, Sequences, in_order_of_length
 from unrolled.data.tokenizers import SPACED, Tokenizer
-from unrolled.engines import auto_order
+from unrolled.engines import said
 from unrolled.metrics import classification
 from unrolled.nn import Recurrent
 from unrolled.tasks.options import TextClassifierOptions
@@ -70,7 +70,9 @@ class Network(nn.Module):
             engine=options.engine,
         )
         self.topology = ManyToOne(recurrent, classes, options.pooling, options.dropout)
-        self.options, self.weights = options, weights
+        self.options = options
+        self.weights: Tensor | None
+        self.register_buffer("weights", weights, persistent=False)  # of the training alone, on the network's device
 
     def forward(self, batch: ExampleBatch, state: State | None) -> tuple[Tensor, State]:
         """The mean loss of the batch's texts in nats; there is no state to carry on."""
@@ -153,15 +155,13 @@ class TextClassifierTask:
     def introduction(self, model: nn.Module, engine: str) -> str:
         """What is trained on what, in one line."""
         o = self.options
-        how = (
-            f" (auto: {', '.join(auto_order(self.device.type, CELLS[o.cell or 'gru']))})" if o.engine == "auto" else ""
-        )
+        runs = said(engine, o.engine, self.device.type, CELLS[o.cell or "gru"])
         ways = "" if o.one_directional else ", both directions"
         return (
             f"{o.cell} {o.layers} × {o.hidden}{ways}, {o.pooling} pooling, "
             f"{sum(p.numel() for p in model.parameters()):,} parameters, {self.tokenizer.size:,} tokens ({o.tokens}), "
             f"{len(self.labels)} classes; train {len(self.splits['train']):,}, validation {len(self.splits['val']):,} "
-            f"texts; engine {engine}{how}, {self.device}, {torch.get_num_threads()} threads"
+            f"texts; {runs}, {self.device}, {torch.get_num_threads()} threads"
         )
 
     def describe(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from unrolled.cells import CELLS, Inputs, State
 from unrolled.data.corpus import Tokens
 from unrolled.data.streams import IGNORED, Batch, LaneStream
 from unrolled.data.tokenizers import SPACED, Tokenizer
-from unrolled.engines import auto_order
+from unrolled.engines import said
 from unrolled.errors import InputError
 from unrolled.metrics.text import bits
 from unrolled.nn import Recurrent
@@ -152,12 +152,12 @@ class LanguageModelTask:
     def introduction(self, model: nn.Module, engine: str) -> str:
         """What is trained on what, in one line."""
         options, train, val = self.options, self.splits["train"], self.splits["val"]
-        order = auto_order(self.device.type, CELLS[options.cell or "lstm"])
-        how = f" (auto: {', '.join(order)})" if options.engine == "auto" and engine != "none" else ""
+        asked = options.engine if engine != "none" else ""
+        runs = said(engine, asked, self.device.type, CELLS[options.cell or "lstm"])
         shape = f"{options.cell} {options.layers} × {options.hidden}" if engine != "none" else "one_to_one"
         return (
             f"{shape}, {sum(p.numel() for p in model.parameters()):,} parameters, {self.tokenizer.size} tokens "
-            f"({options.tokens}); train {len(train.ids):,}, validation {len(val.ids):,} tokens; engine {engine}{how}, "
+            f"({options.tokens}); train {len(train.ids):,}, validation {len(val.ids):,} tokens; {runs}, "
             f"{self.device}, {torch.get_num_threads()} threads"
         )
 

@@ -55,15 +55,12 @@ class LanguageModelOptions(TrainingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.cell is not None and self.cell not in CELLS:
-            raise InputError(f"unknown cell {self.cell!r}: choose one of {', '.join(CELLS)}")
+        self._one_of("cell", CELLS)
         for name in ("hidden", "layers"):
             self._at_least(name, above=0)
         self._at_least("embedding", low=0)
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise InputError(f"--dropout is {self.dropout}: it must be at least 0 and less than 1")
-        if not 0 < self.val_fraction < 1:
-            raise InputError(f"--val-fraction is {self.val_fraction}: it must lie between 0 and 1")
+        self._below_one("dropout")
+        _check_fraction(self.val_fraction)
         for name, allowed in (("topology", ("many_to_many", "one_to_one")), ("tokens", TOKENS)):
             value = getattr(self, name)
             if value is not None and value not in allowed:
@@ -75,7 +72,6 @@ class LanguageModelOptions(TrainingOptions):
 
 
 POOLINGS = ("final", "mean", "max", "attention")
-WORDS = ("word", "bpe", "char", "byte")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,20 +136,14 @@ class TextClassifierOptions(TrainingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.cell is not None and self.cell not in CELLS:
-            raise InputError(f"unknown cell {self.cell!r}: choose one of {', '.join(CELLS)}")
-        for name, allowed in (("pooling", POOLINGS), ("tokens", WORDS)):
-            value = getattr(self, name)
-            if value is not None and value not in allowed:
-                raise InputError(f"unknown {name} {value!r}: choose one of {', '.join(allowed)}")
+        self._one_of("cell", CELLS)
+        self._one_of("pooling", POOLINGS)
+        self._one_of("tokens", TOKENS)
         for name in ("hidden", "layers", "embedding", "vocabulary"):
             self._at_least(name, above=0)
         for name in ("dropout", "token_dropout", "label_smoothing"):
-            value = getattr(self, name)
-            if not 0 <= value < 1:
-                raise InputError(f"--{name.replace('_', '-')} is {value}: it must be at least 0 and less than 1")
-        if not 0 < self.val_fraction < 1:
-            raise InputError(f"--val-fraction is {self.val_fraction}: it must lie between 0 and 1")
+            self._below_one(name)
+        _check_fraction(self.val_fraction)
 
 
 ATTENTIONS = ("none", "dot", "additive")
@@ -212,9 +202,7 @@ class TranslateOptions(TrainingOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, allowed in (("cell", CELLS), ("tokens", TOKENS), ("attention", ATTENTIONS)):
-            value = getattr(self, name)
-            if value is not None and value not in allowed:
-                raise InputError(f"unknown {name} {value!r}: choose one of {', '.join(allowed)}")
+            self._one_of(name, allowed)
         for name in ("layers", "embedding"):
             self._at_least(name, above=0)
         if self.hidden is not None and (self.hidden < 2 or self.hidden % 2):
@@ -224,8 +212,10 @@ class TranslateOptions(TrainingOptions):
                 raise InputError(f"--vocabulary has no meaning for --tokens {self.tokens}: it is for word and bpe")
             self._at_least("vocabulary", low=LEAST_TOKENS.get(self.tokens or "bpe", 3))
         for name in ("dropout", "label_smoothing"):
-            part = getattr(self, name)
-            if part is not None and not 0 <= part < 1:
-                raise InputError(f"--{name.replace('_', '-')} is {part}: it must be at least 0 and less than 1")
-        if not 0 < self.val_fraction < 1:
-            raise InputError(f"--val-fraction is {self.val_fraction}: it must lie between 0 and 1")
+            self._below_one(name)
+        _check_fraction(self.val_fraction)
+
+
+def _check_fraction(value: float) -> None:
+    if not 0 < value < 1:
+        raise InputError(f"--val-fraction is {value}: it must lie between 0 and 1")

@@ -1,6 +1,5 @@
 """From labelled texts and options to a text-classification task: read, divide, build the vocabulary, encode."""
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from unrolled.data import tokenizers
 from unrolled.data.batches import Examples
+from unrolled.data.examples import fingerprint
 from unrolled.data.labelled import Classes, Labelled, read_labelled
 from unrolled.data.splits import divide
 from unrolled.data.tokenizers import Tokenizer
@@ -51,7 +51,7 @@ def prepare_text_classifier(
     }
     task = TextClassifierTask(options, tokenizer, classes.names, splits, device)
     task.notes = notes
-    task.sha256 = [_sha256(part) for part in (train, held_out)]
+    task.sha256 = [fingerprint(part.texts, part.labels) for part in (train, held_out)]
     if start is not None:
         task.start = _beginning(task, start)
     return task
@@ -79,13 +79,6 @@ def _tokenizer(train: Labelled, options: TextClassifierOptions) -> Tokenizer:
     return tokenizers.train(options.tokens, texts, options.vocabulary)
 
 
-def _sha256(part: Labelled) -> str:
-    digest = hashlib.sha256()
-    for text, label in zip(part.texts, part.labels, strict=True):
-        digest.update(f"{len(text)} {text}\0{label}\n".encode())
-    return digest.hexdigest()
-
-
 def _like(start: Any, options: TextClassifierOptions) -> TextClassifierOptions:
     """The options with the architecture of the language model; refuses a contradiction."""
     if not isinstance(start, LanguageModel):
@@ -93,13 +86,7 @@ def _like(start: Any, options: TextClassifierOptions) -> TextClassifierOptions:
     has = start.options
     if has.topology != "many_to_many" or not has.embedding:
         raise InputError("the model to start from has no recurrent layers or no embedding: train one that has both")
-    for name in FROM_LANGUAGE_MODEL:
-        asked = getattr(options, name)
-        if asked is not None and asked != getattr(has, name):
-            raise InputError(
-                f"--{name} {asked} contradicts the model to start from, which has {getattr(has, name)}: leave it out"
-            )
-    return replace(options, one_directional=True, **{name: getattr(has, name) for name in FROM_LANGUAGE_MODEL})
+    return replace(options.like(has, FROM_LANGUAGE_MODEL), one_directional=True)
 
 
 def _beginning(task: TextClassifierTask, start: LanguageModel) -> dict[str, Tensor]:

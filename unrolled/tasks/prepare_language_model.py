@@ -135,8 +135,4 @@ def _architecture_of(start: Any, options: LanguageModelOptions) -> LanguageModel
     """The options with the architecture of the model to start from; refuses a contradiction."""
     if not isinstance(start, LanguageModel):
         raise InputError("the model to start from is none of a language: start from a language model")
-    for name in ARCHITECTURE:
-        asked, has = getattr(options, name), getattr(start.options, name)
-        if asked is not None and asked != has:
-            raise InputError(f"--{name} {asked} contradicts the model to start from, which has {has}: leave it out")
-    return replace(options, **{name: getattr(start.options, name) for name in ARCHITECTURE})
+    return options.like(start.options, ARCHITECTURE)

@@ -1,6 +1,5 @@
 """From translation pairs and options to a translation task: read, divide, build the vocabularies, encode."""
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from unrolled.data.examples import fingerprint
 from unrolled.data.pairs import Pairs, read_pairs
 from unrolled.data.splits import divide
 from unrolled.data.vocabulary import Vocabulary
@@ -60,7 +60,7 @@ def prepare_translate(
         languages = replace(languages, growth=_growth(examples.sizes()))
     splits = {"train": examples, "val": languages.examples(held_out)}
     task = TranslateTask(options, languages, splits, held_out.targets, device)
-    task.notes, task.sha256 = notes, [_sha256(part) for part in (train, held_out)]
+    task.notes, task.sha256 = notes, [fingerprint(part.sources, part.targets) for part in (train, held_out)]
     task.start = start.network.state_dict() if start is not None else None
     return task
 
@@ -96,15 +96,4 @@ def _like(start: Any, options: TranslateOptions) -> TranslateOptions:
     """The options with the architecture of the model to start from; refuses a contradiction."""
     if not isinstance(start, Translator):
         raise InputError("the model to start from is no translator: start from one of those")
-    for name in ARCHITECTURE:
-        asked, has = getattr(options, name), getattr(start.options, name)
-        if asked is not None and asked != has:
-            raise InputError(f"--{name} {asked} contradicts the model to start from, which has {has}: leave it out")
-    return replace(options, **{name: getattr(start.options, name) for name in ARCHITECTURE})
-
-
-def _sha256(part: Pairs) -> str:
-    digest = hashlib.sha256()
-    for source, target in zip(part.sources, part.targets, strict=True):
-        digest.update(f"{len(source)} {source}\0{len(target)} {target}\n".encode())
-    return digest.hexdigest()
+    return options.like(start.options, ARCHITECTURE)

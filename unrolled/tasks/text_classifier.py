@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unrolled.data import tokenizers
 from unrolled.data.batches import Examples
+from unrolled.data.examples import rows_of
 from unrolled.data.labelled import Classes, read_labelled
 from unrolled.data.tokenizers import Tokenizer
 from unrolled.errors import InputError
@@ -114,10 +115,7 @@ class TextClassifier:
             keep_empty=True,
         )
         if split is not None:
-            rows = [] if read.splits is None else [n for n, part in enumerate(read.splits) if part == split]
-            if not rows:
-                raise InputError(f"{read.places.name} has no text of the split {split!r}: leave --split out")
-            read = read.take(np.array(rows))
+            read = read.take(rows_of(split, read.splits, read.places, "text"))
         targets = Classes(self.labels).numbers(read)
         _, found = predict(self.network, self._examples(read.texts, targets), self.device)
         counts = classification.confusion(targets, found.argmax(-1), len(self.labels))

@@ -26,7 +26,7 @@ from unrolled.data.pairs import Pairs
 from unrolled.data.streams import IGNORED
 from unrolled.data.vocabulary import BEGIN, END, PADDING, Vocabulary
 from unrolled.decoding.search import Hypothesis, Limits, beam_search, stepper
-from unrolled.engines import auto_order
+from unrolled.engines import said
 from unrolled.metrics import translation
 from unrolled.nn import Recurrent
 from unrolled.tasks.options import TranslateOptions
@@ -238,14 +238,12 @@ class TranslateTask:
     def introduction(self, model: nn.Module, engine: str) -> str:
         """What is trained on what, in one line."""
         o, sides = self.options, self.languages
-        how = (
-            f" (auto: {', '.join(auto_order(self.device.type, CELLS[o.cell or 'gru']))})" if o.engine == "auto" else ""
-        )
+        runs = said(engine, o.engine, self.device.type, CELLS[o.cell or "gru"])
         return (
             f"{o.cell} {o.layers} × {o.hidden}, attention {o.attention}, "
             f"{sum(p.numel() for p in model.parameters()):,} parameters, tokens ({o.tokens}) {sides.source.size:,} to "
             f"{sides.target.size:,}; train {len(self.splits['train']):,}, validation {len(self.splits['val']):,} "
-            f"pairs; engine {engine}{how}, {self.device}, {torch.get_num_threads()} threads"
+            f"pairs; {runs}, {self.device}, {torch.get_num_threads()} threads"
         )
 
     def describe(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from unrolled.data.batches import Examples
+from unrolled.data.examples import rows_of
 from unrolled.data.pairs import read_pairs
 from unrolled.data.tokenizers import decode
 from unrolled.data.vocabulary import SPECIALS, Vocabulary
@@ -142,10 +143,7 @@ class Translator:
             paths, source_column=o.source_column, target_column=o.target_column, encoding=o.encoding, keep_empty=True
         )
         if split is not None:
-            rows = [] if pairs.splits is None else [n for n, part in enumerate(pairs.splits) if part == split]
-            if not rows:
-                raise InputError(f"{pairs.places.name} has no pair of the split {split!r}: leave --split out")
-            pairs = pairs.take(np.array(rows))
+            pairs = pairs.take(rows_of(split, pairs.splits, pairs.places, "pair"))
         scores, signature = translation.scores(self.translate(pairs.sources, beam), pairs.targets)
         loss, _ = mean_loss(self.network, self.languages.examples(pairs), self.device)
         return {**scores, "val_loss": loss, "pairs": len(pairs), "beam": beam, "signature": signature}

@@ -1,7 +1,8 @@
 """What every training can be told. No torch here: the command line makes its flags of these classes."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from unrolled.errors import InputError
 
@@ -91,3 +92,21 @@ class TrainingOptions:
             raise InputError(f"{flag} is {value}: it must be at least {low}")
         if above is not None and not value > above:
             raise InputError(f"{flag} is {value}: it must be greater than {above}")
+
+    def _one_of(self, name: str, allowed: Sequence[str]) -> None:
+        value = getattr(self, name)
+        if value is not None and value not in allowed:
+            raise InputError(f"unknown {name} {value!r}: choose one of {', '.join(allowed)}")
+
+    def _below_one(self, name: str) -> None:
+        value = getattr(self, name)
+        if value is not None and not 0 <= value < 1:
+            raise InputError(f"--{name.replace('_', '-')} is {value}: it must be at least 0 and less than 1")
+
+    def like(self, other: Any, names: Sequence[str]) -> Self:
+        """These options with those called `names` of the model to start from; refuses a contradiction."""
+        for name in names:
+            asked, has = getattr(self, name), getattr(other, name)
+            if asked is not None and asked != has:
+                raise InputError(f"--{name} {asked} contradicts the model to start from, which has {has}: leave it out")
+        return replace(self, **{name: getattr(other, name) for name in names})
