@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,17 @@ from unrolled.decoding.writers import writer_for
 from unrolled.errors import InputError
 from unrolled.tasks.language_model import LanguageModelTask, Network, evaluate
 from unrolled.tasks.options import LanguageModelOptions
+from unrolled.tasks.public_model import PublicModel
 from unrolled.tasks.text_classifier import TextClassifier
 from unrolled.tasks.translator import Translator
 from unrolled.training import model_file
 
 
-class LanguageModel:
+class LanguageModel(PublicModel):
     """A trained language model: sample it, measure it, save it."""
 
     task = LanguageModelTask.name
+    network: Network
 
     def __init__(
         self,
@@ -36,12 +38,8 @@ class LanguageModel:
         metrics: dict[str, float] | None = None,
         step: int = 0,
     ) -> None:
-        self.network, self.tokenizer, self.options = network.eval(), tokenizer, options
-        self.metrics, self.step = dict(metrics or {}), step
-
-    @property
-    def device(self) -> torch.device:
-        return self.network.topology.output.weight.device
+        super().__init__(network, options, metrics, step)
+        self.tokenizer = tokenizer
 
     @classmethod
     def fit(cls, *paths: str | Path, val: str | Path | None = None, **options: Any) -> "LanguageModel":
@@ -63,20 +61,8 @@ class LanguageModel:
         network.load_state_dict(tensors)
         return cls(network, tokenizer, options, description["metrics"], description["step"])
 
-    def to(self, device: str | torch.device) -> "LanguageModel":
-        self.network.to(device)
-        return self
-
-    def save(self, path: str | Path) -> None:
-        """One self-contained `.safetensors`; an existing file is replaced whole or not at all."""
-        description = {
-            "task": LanguageModelTask.name,
-            "options": asdict(self.options),
-            "vocabulary": self.tokenizer.to_json(),
-            "metrics": self.metrics,
-            "step": self.step,
-        }
-        model_file.save(Path(path), self.network.state_dict(), description)
+    def vocabulary(self) -> dict[str, Any]:
+        return self.tokenizer.to_json()
 
     def evaluate(self, *paths: str | Path, split: str | None = None) -> dict[str, float]:
         """`val_loss` (nats a character) and `bits_per_character` of text; split: "train", "val" or None for all."""

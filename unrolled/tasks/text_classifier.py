@@ -2,12 +2,11 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from unrolled.data import tokenizers
@@ -19,7 +18,7 @@ from unrolled.errors import InputError
 from unrolled.metrics import classification
 from unrolled.tasks.classify_text import Network, TextClassifierTask, encode_all, measure, predict
 from unrolled.tasks.options import TextClassifierOptions
-from unrolled.training import model_file
+from unrolled.tasks.public_model import PublicModel
 
 
 class Prediction(NamedTuple):
@@ -29,10 +28,11 @@ class Prediction(NamedTuple):
     """Of every label"""
 
 
-class TextClassifier:
+class TextClassifier(PublicModel):
     """A trained text classifier."""
 
     task = TextClassifierTask.name
+    network: Network
 
     def __init__(
         self,
@@ -43,12 +43,8 @@ class TextClassifier:
         metrics: dict[str, float] | None = None,
         step: int = 0,
     ) -> None:
-        self.network, self.tokenizer, self.labels, self.options = network.eval(), tokenizer, list(labels), options
-        self.metrics, self.step = dict(metrics or {}), step
-
-    @property
-    def device(self) -> torch.device:
-        return self.network.topology.output.weight.device
+        super().__init__(network, options, metrics, step)
+        self.tokenizer, self.labels = tokenizer, list(labels)
 
     @classmethod
     def fit(cls, *paths: str | Path, val: str | Path | None = None, **options: Any) -> "TextClassifier":
@@ -73,20 +69,8 @@ class TextClassifier:
         network.load_state_dict(tensors)
         return cls(network, tokenizer, labels, options, description["metrics"], description["step"])
 
-    def to(self, device: str | torch.device) -> "TextClassifier":
-        self.network.to(device)
-        return self
-
-    def save(self, path: str | Path) -> None:
-        """One self-contained `.safetensors`; an existing file is replaced whole or not at all."""
-        description = {
-            "task": self.task,
-            "options": asdict(self.options),
-            "vocabulary": {"tokenizer": self.tokenizer.to_json(), "labels": self.labels},
-            "metrics": self.metrics,
-            "step": self.step,
-        }
-        model_file.save(Path(path), self.network.state_dict(), description)
+    def vocabulary(self) -> dict[str, Any]:
+        return {"tokenizer": self.tokenizer.to_json(), "labels": self.labels}
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """The likeliest label of each text, with its probability; an empty text gets one too."""

@@ -2,12 +2,10 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from unrolled.data.batches import Examples
@@ -18,8 +16,8 @@ from unrolled.data.vocabulary import SPECIALS, Vocabulary
 from unrolled.errors import InputError
 from unrolled.metrics import translation
 from unrolled.tasks.options import TranslateOptions
+from unrolled.tasks.public_model import PublicModel
 from unrolled.tasks.translate import READ, Languages, Network, TranslateTask, mean_loss, write
-from unrolled.training import model_file
 
 PathLike = str | os.PathLike[str]
 END = "<end>"
@@ -39,10 +37,11 @@ class Translation(NamedTuple):
     where they were not asked for"""
 
 
-class Translator:
+class Translator(PublicModel):
     """A trained translator."""
 
     task = TranslateTask.name
+    network: Network
 
     def __init__(
         self,
@@ -52,12 +51,8 @@ class Translator:
         metrics: dict[str, float] | None = None,
         step: int = 0,
     ) -> None:
-        self.network, self.languages, self.options = network.eval(), languages, options
-        self.metrics, self.step = dict(metrics or {}), step
-
-    @property
-    def device(self) -> torch.device:
-        return self.network.table.device
+        super().__init__(network, options, metrics, step)
+        self.languages = languages
 
     @classmethod
     def fit(cls, *paths: PathLike, val: PathLike | Sequence[PathLike] | None = None, **options: Any) -> "Translator":
@@ -82,20 +77,8 @@ class Translator:
         network.load_state_dict(tensors)
         return cls(network, languages, options, description["metrics"], description["step"])
 
-    def to(self, device: str | torch.device) -> "Translator":
-        self.network.to(device)
-        return self
-
-    def save(self, path: str | Path) -> None:
-        """One self-contained `.safetensors`; an existing file is replaced whole or not at all."""
-        description = {
-            "task": self.task,
-            "options": asdict(self.options),
-            "vocabulary": self.languages.to_json(),
-            "metrics": self.metrics,
-            "step": self.step,
-        }
-        model_file.save(Path(path), self.network.state_dict(), description)
+    def vocabulary(self) -> dict[str, Any]:
+        return self.languages.to_json()
 
     def translate(self, texts: Sequence[str], beam: int = 5) -> list[str]:
         """The translation of each text; that of an empty one is empty. beam: hypotheses of each, 1 for greedy."""
