@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unrolled.data.frames import Frames
 from unrolled.data.streams import IGNORED
 
 POOL = 100
@@ -75,7 +76,7 @@ class ExampleBatch(NamedTuple):
     """B examples."""
 
     inputs: Tensor
-    """(T, B) tokens, time first, padded on the right"""
+    """(T, B) tokens or (T, B, ...) frames, time first, padded on the right"""
     lengths: Tensor
     """(B,)"""
     targets: Tensor
@@ -95,7 +96,7 @@ class ExampleBatch(NamedTuple):
 class Examples:
     """N examples: a sequence each, and a label or a second sequence."""
 
-    sources: Sequences
+    sources: Sequences | Frames
     targets: Sequences | np.ndarray
     """np.ndarray: (N,) labels"""
     padding: int = 0
