@@ -23,8 +23,8 @@ def stepper(
     """A topology as the decoder wants it.
 
     table: the embedding of the tokens that it writes, None for one-hot; tokens: how many of them, from 0, may be
-    written (default: all). A `ManyToMany` starts with `Memory(state)`, the others with what their `start`, `remember` or
-    `encode` returns.
+    written (default: all). A `ManyToMany` starts with `Memory(state)`, the others with what their `start`, `remember`
+    or `encode` returns.
     """
 
     def step(x: Tensor, state: State, memory: Memory, /) -> tuple[Tensor, State, Tensor | None]:

@@ -14,7 +14,7 @@ from unrolled.topologies.one_to_many import Bridge
 
 
 class Decoder(nn.Module):
-    """One to many from a context vector (see `Bridge` for `use`), with attention over a sequence of values as a setting.
+    """One to many from a context vector (`use`: see `Bridge`), with attention over a sequence of values as a setting.
 
     context, values: features of the context vector and of one value; values count with attention alone.
     attention: "none", "dot" or "additive" (see `nn/attention.py`), applied after the recurrent layers and not fed back
