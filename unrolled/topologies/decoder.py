@@ -73,7 +73,7 @@ class Decoder(nn.Module):
             hidden = torch.cat([hidden, context], -1)
         if self.combine is not None:
             hidden = torch.tanh(self.combine(hidden))
-        return dropout(hidden, self.dropout, self.training), weights
+        return dropout(hidden, self.dropout, self.training, self.decoder.locked), weights
 
     def score(self, readout: Tensor, table: Tensor | None = None) -> Tensor:
         """Readouts (..., R) to scores (..., outputs); table (outputs, R): the target's, where the output is tied to it.
