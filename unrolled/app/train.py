@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 
 from unrolled.app.output import JsonFlag, print_json, say_what_takes_long
 from unrolled.app.process import STARTED
+from unrolled.tasks.media_options import VideoClassifierOptions
 from unrolled.tasks.options import LanguageModelOptions, TextClassifierOptions, TranslateOptions
 from unrolled.training.options import TrainingOptions
 
@@ -19,9 +20,14 @@ NEXT = {
     "language-model": 'sample {out} --prompt "…" --length 500 --temperature 0.8',
     "classify-text": "predict {out} TEXT",
     "translate": "predict {out} TEXT",
+    "classify-video": "predict {out} CLIP",
 }
 """What to do with a trained model."""
-TOPOLOGIES = {"classify-text": "many_to_one", "translate": "sequence_to_sequence"}
+TOPOLOGIES = {
+    "classify-text": "many_to_one",
+    "translate": "sequence_to_sequence",
+    "classify-video": "many_to_one",
+}
 """Of the tasks that have but one."""
 
 train = App(name="train", help="Train a model.", help_format="plaintext", default_parameter=Parameter(negative=()))
@@ -107,6 +113,26 @@ def train_translate(
         Pairs to validate on, in the same form, instead of a part of the training pairs.
     """
     return _train("translate", files, val, options or TranslateOptions(), output or Output())
+
+
+@train.command(name="classify-video")
+def train_classify_video(
+    *files: Path,
+    val: Path | None = None,
+    options: Annotated[VideoClassifierOptions | None, Parameter(name="*")] = None,
+    output: Output | None = None,
+) -> int:
+    """Train a classifier of clips: a video in, a label out.
+
+    Parameters
+    ----------
+    files
+        A folder with a folder of clips for each class; or a table (CSV, TSV) with columns path and label, and where
+        wanted group and split. A clip is a video file or a folder of pictures.
+    val
+        Labelled clips to validate on, in the same form, instead of a part of the training clips.
+    """
+    return _train("classify-video", files, val, options or VideoClassifierOptions(), output or Output())
 
 
 def _train(

@@ -21,6 +21,7 @@ from unrolled.tasks.options import LanguageModelOptions
 from unrolled.tasks.public_model import PublicModel
 from unrolled.tasks.text_classifier import TextClassifier
 from unrolled.tasks.translator import Translator
+from unrolled.tasks.video_classifier import VideoClassifier
 from unrolled.training import model_file
 
 
@@ -150,7 +151,7 @@ class _Row:
         return shown + self.stop.flush() if self.left == 0 else shown
 
 
-MODELS: dict[str, Any] = {model.task: model for model in (LanguageModel, TextClassifier, Translator)}
+MODELS: dict[str, Any] = {model.task: model for model in (LanguageModel, TextClassifier, Translator, VideoClassifier)}
 """The class of each task's models."""
 
 

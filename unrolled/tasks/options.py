@@ -60,7 +60,7 @@ class LanguageModelOptions(TrainingOptions):
             self._at_least(name, above=0)
         self._at_least("embedding", low=0)
         self._below_one("dropout")
-        _check_fraction(self.val_fraction)
+        check_fraction(self.val_fraction)
         for name, allowed in (("topology", ("many_to_many", "one_to_one")), ("tokens", TOKENS)):
             value = getattr(self, name)
             if value is not None and value not in allowed:
@@ -143,7 +143,7 @@ class TextClassifierOptions(TrainingOptions):
             self._at_least(name, above=0)
         for name in ("dropout", "token_dropout", "label_smoothing"):
             self._below_one(name)
-        _check_fraction(self.val_fraction)
+        check_fraction(self.val_fraction)
 
 
 ATTENTIONS = ("none", "dot", "additive")
@@ -213,9 +213,9 @@ class TranslateOptions(TrainingOptions):
             self._at_least("vocabulary", low=LEAST_TOKENS.get(self.tokens or "bpe", 3))
         for name in ("dropout", "label_smoothing"):
             self._below_one(name)
-        _check_fraction(self.val_fraction)
+        check_fraction(self.val_fraction)
 
 
-def _check_fraction(value: float) -> None:
+def check_fraction(value: float) -> None:
     if not 0 < value < 1:
         raise InputError(f"--val-fraction is {value}: it must lie between 0 and 1")
