@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unrolled.tasks.frame_labeler import FrameLabeler as FrameLabeler
     from unrolled.tasks.models import LanguageModel as LanguageModel
     from unrolled.tasks.models import load as load
     from unrolled.tasks.text_classifier import TextClassifier as TextClassifier
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _LAZY = {
+    "FrameLabeler": "unrolled.tasks.frame_labeler",
     "LanguageModel": "unrolled.tasks.models",
     "TextClassifier": "unrolled.tasks.text_classifier",
     "Translator": "unrolled.tasks.translator",

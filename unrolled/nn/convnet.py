@@ -1,7 +1,7 @@
 """A small convolutional network that turns each frame of a clip into a vector; it learns with the rest of a model.
 
-The frames of a batch, without the padding, are one batch of pictures: (T, B, H, W, C) becomes (N, C, H, W), N the number
-of real frames, and what comes out goes back to its timesteps, (T, B, F).
+The frames of a batch, without the padding, are one batch of pictures: (T, B, H, W, C) becomes (N, C, H, W), N the
+number of real frames, and what comes out goes back to its timesteps, (T, B, F).
 """
 
 from typing import NamedTuple
@@ -77,8 +77,8 @@ class FrameEncoder(nn.Module):
 
     Convolutions of stride 2 with batch normalisation (Ioffe & Szegedy 2015, arXiv:1502.03167) until the shorter side is
     `SMALLEST` or little more, the first of 5×5, the others of 3×3; then one linear layer of what is left at all places:
-    where something is matters, so nothing is averaged over the picture. `widths`: channels of the convolutions, the last
-    one repeated where more are needed. `dropout` acts before the linear layer.
+    where something is matters, so nothing is averaged over the picture. `widths`: channels of the convolutions, the
+    last one repeated where more are needed. `dropout` acts before the linear layer.
     """
 
     def __init__(

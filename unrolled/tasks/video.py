@@ -117,18 +117,18 @@ class VideoNetwork(nn.Module):
         if self.training:
             packed = vary(packed, self.variety)
         if self.differences:
-            packed = with_differences(standardise(packed))
-            frames = packed.frames
-        else:
-            frames = scaled(packed.frames)
+            return Inputs(packed.unpack(self.features(with_differences(standardise(packed)).frames)))
+        return Inputs(packed.unpack(self.features(packed.frames)))
+
+    def features(self, frames: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, F). Outside of a training a few at a time, so that a long clip takes little memory."""
         if self.training:
-            return Inputs(packed.unpack(self.encoder(frames)))
-        return Inputs(packed.unpack(torch.cat([self.encoder(part) for part in frames.split(AT_ONCE)])))
+            return self.encoder(self._scaled(frames))
+        return torch.cat([self.encoder(self._scaled(part)) for part in frames.split(AT_ONCE)])
 
-
-def scaled(frames: Tensor) -> Tensor:
-    """0 to 255 to about -2 to 2."""
-    return (frames.float() - 127.5) / 64
+    def _scaled(self, frames: Tensor) -> Tensor:
+        """0 to 255 to about -2 to 2, where nothing has been made alike before."""
+        return frames if self.differences else (frames.float() - 127.5) / 64
 
 
 def layers(options: Any, bidirectional: bool) -> Recurrent:
