@@ -11,7 +11,6 @@ The content says what a file is, not its name.
 """
 
 import itertools
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from os import PathLike
@@ -21,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unrolled.data import containers
-from unrolled.data.pictures import check_file, library, read_picture
+from unrolled.data.pictures import check_file, picture_files, read_picture
 from unrolled.errors import InputError
 
 
@@ -114,28 +113,6 @@ def wanted(total: int, stride: int, count: int | None) -> np.ndarray:
     if count is None or count >= len(numbers):
         return numbers
     return numbers[(2 * np.arange(count) + 1) * len(numbers) // (2 * count)]
-
-
-def picture_files(folder: Path) -> list[Path]:
-    """The pictures of a folder in natural order; what is neither a picture by its name nor hidden is left out."""
-    library().init()
-    suffixes = set(library().EXTENSION)
-    found = [p for p in folder.iterdir() if not p.name.startswith(".") and p.suffix.lower() in suffixes and p.is_file()]
-    if not found:
-        raise InputError(
-            f"the folder {folder} has no pictures: give a folder with the frames of a clip, or a video file"
-        )
-    return sorted(found, key=natural)
-
-
-def natural(path: Path) -> list[tuple[int, int | str]]:
-    """Sorts frame2 before frame10.
-
-    >>> [p.name for p in sorted(map(Path, ["f10", "f2", "f1b"]), key=natural)]
-    ['f1b', 'f2', 'f10']
-    """
-    parts = re.split(r"(\d+)", path.name)
-    return [(0, int(part)) if part.isdecimal() else (1, part.casefold()) for part in parts]
 
 
 def _pictures(files: list[Path], size: tuple[int, int] | None, grey: bool) -> Iterator[np.ndarray]:
