@@ -151,7 +151,7 @@ def train_label_frames(
     files
         A table (CSV, TSV) with columns path, start_frame, end_frame (the frame after the last) and label, or path,
         frame and label, and where wanted group and split; or a folder with segments.csv. Frames without a label
-        become a class of their own, background.
+        become a class of their own, none.
     val
         Clips to validate on, in the same form, instead of a part of the training clips.
     """

@@ -14,15 +14,15 @@ from torch import Tensor
 
 from unrolled.cells import Inputs
 from unrolled.data.batches import Examples, Sequences
-from unrolled.data.examples import rows_of
-from unrolled.data.thin_clips import read_segments
+from unrolled.data.clips import read_segments
+from unrolled.data.labelled import Classes
 from unrolled.errors import InputError
 from unrolled.metrics import classification, segments
 from unrolled.tasks.label_frames import FrameLabelerTask, Network, measure, predict
 from unrolled.tasks.media_options import FrameLabelerOptions
-from unrolled.tasks.prepare_label_frames import numbers_of, words_of
+from unrolled.tasks.prepare_label_frames import numbers_of
 from unrolled.tasks.public_model import PublicModel
-from unrolled.tasks.video import AT_ONCE, Shape, held_out
+from unrolled.tasks.video import AT_ONCE, Shape, part_asked
 
 
 class LabelledSegment(NamedTuple):
@@ -158,13 +158,11 @@ class FrameLabeler(PublicModel):
         split: train, val or test, where the data or the training's --val-groups say which clip is what. Raises
         `InputError` at a label that the training did not have.
         """
-        read = read_segments([Path(path) for path in paths])
+        read = read_segments(paths)
         if split is not None:
-            asked = self.options.val_groups
-            splits = held_out(read.groups, asked, read.places.name) if asked else read.splits
-            read = read.take(rows_of(split, splits, read.places, "clip"))
+            read = read.take(part_asked(split, read, self.options))
         frames = self.shape.read(read.paths)
-        true = numbers_of(words_of(read, frames, self.shape.stride), self.labels, read)
+        true = numbers_of(read, frames, Classes(self.labels), self.shape.stride)
         _, found = predict(self.network, Examples(frames, Sequences.pack(true, len(self.labels))), self.device)
         best = np.concatenate([p.argmax(-1) for p in found])
         counts = classification.confusion(np.concatenate(true), best, len(self.labels))

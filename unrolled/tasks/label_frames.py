@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from unrolled.cells import CELLS, Inputs, State
 from unrolled.data.batches import BucketStream, ExampleBatch, Examples, Limit, Sequences, in_order_of_length
+from unrolled.data.clips import NONE
 from unrolled.data.streams import IGNORED
 from unrolled.engines import said
 from unrolled.metrics import segments
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from unrolled.tasks.frame_labeler import FrameLabeler
 
 DEFAULT_SECONDS = 300.0
-BACKGROUND = "background"
-"""The label of frames that belong to no segment."""
 TRAINED = 512
 """Timesteps times rows of a training batch, at most, whatever the number of clips."""
 EVALUATED = Limit(32, 4096)
@@ -174,7 +173,7 @@ def predict(
 
 def measure(true: Sequence[np.ndarray], probabilities: Sequence[np.ndarray], labels: Sequence[str]) -> dict[str, float]:
     """accuracy a frame, F1 and edit score of the segments, and the loss in nats a frame."""
-    background = labels.index(BACKGROUND) if BACKGROUND in labels else None
+    background = labels.index(NONE) if NONE in labels else None
     found = segments.scores(true, [p.argmax(-1) for p in probabilities], background)
     chances = np.concatenate([p[np.arange(len(t)), t] for t, p in zip(true, probabilities, strict=True)])
     return {**found, "val_loss": float(-np.log(np.maximum(chances, 1e-30)).mean())}

@@ -2,21 +2,21 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from unrolled.data.batches import Examples, Sequences
+from unrolled.data.clips import Segmented, read_segments
 from unrolled.data.examples import fingerprint
 from unrolled.data.frames import Frames
+from unrolled.data.labelled import Classes
 from unrolled.data.splits import divide
-from unrolled.data.thin_clips import Segmented, read_segments
 from unrolled.errors import InputError
-from unrolled.tasks.label_frames import BACKGROUND, FrameLabelerTask, resolve
+from unrolled.tasks.label_frames import FrameLabelerTask, resolve
 from unrolled.tasks.media_options import FrameLabelerOptions
-from unrolled.tasks.video import Shape, held_out
+from unrolled.tasks.video import Shape, groups_of
 from unrolled.training.schedule import Clock
 
 PathLike = str | os.PathLike[str]
@@ -39,48 +39,35 @@ def prepare_frame_labeler(
     options = resolve(options)
     shape = Shape(**vocabulary["shape"]) if vocabulary else Shape.of(train.paths, options)
     frames = {"train": shape.read(train.paths), "val": shape.read(held.paths)}
-    words = {name: words_of(part, frames[name], shape.stride) for name, part in (("train", train), ("val", held))}
-    labels = vocabulary["labels"] if vocabulary else sorted({word for clip in words["train"] for word in clip})
-    if len(labels) < 2:
-        raise InputError(f"all frames of {train.places.name} have the label {labels[0]!r}: give at least two")
-    numbered = {name: numbers_of(words[name], labels, part) for name, part in (("train", train), ("val", held))}
-    splits = {
-        "train": Examples(*cut(frames["train"], numbered["train"], options.window, len(labels))),
-        "val": Examples(frames["val"], Sequences.pack(numbered["val"], len(labels))),
+    lengths = lengths_of(train, frames["train"], shape.stride)
+    classes = Classes(vocabulary["labels"]) if vocabulary else train.classes(lengths)
+    numbers = {
+        name: numbers_of(part, frames[name], classes, shape.stride) for name, part in (("train", train), ("val", held))
     }
-    task = FrameLabelerTask(options, shape, labels, splits, device)
+    splits = {
+        "train": Examples(*cut(frames["train"], numbers["train"], options.window, len(classes.names))),
+        "val": Examples(frames["val"], Sequences.pack(numbers["val"], len(classes.names))),
+    }
+    task = FrameLabelerTask(options, shape, classes.names, splits, device)
     task.notes = notes
     task.sha256 = [fingerprint([str(p) for p in part.paths], [str(s) for s in part.segments]) for part in (train, held)]
     return task
 
 
-def words_of(clips: Segmented, frames: Frames, stride: int) -> list[np.ndarray]:
-    """The label of each frame that is read, as a word; `BACKGROUND` outside of all segments."""
+def numbers_of(clips: Segmented, frames: Frames, classes: Classes, stride: int) -> list[np.ndarray]:
+    """The labels (T,) of the frames that are read of each clip, as numbers."""
+    lengths = lengths_of(clips, frames, stride)
+    return [clips.numbers_of(clip, length, classes)[::stride] for clip, length in enumerate(lengths)]
+
+
+def lengths_of(clips: Segmented, frames: Frames, stride: int) -> list[int]:
+    """The frames of each clip. Of a clip of which every `stride`-th is read, they are known to the stride: then the end
+    of the last segment says it, if it can."""
     found = []
-    for row, (segments, length) in enumerate(zip(clips.segments, frames.lengths.tolist(), strict=True)):
-        words = np.full(length, BACKGROUND, dtype=object)
-        for begin, end, label in segments:
-            if -(-end // stride) > length:
-                raise InputError(
-                    f"{clips.places.say(row)}: the segment {begin} to {end} of {label!r} goes beyond the "
-                    f"{length * stride} frames of {clips.paths[row].name}: correct it"
-                )
-            words[-(-begin // stride) : -(-end // stride)] = label
-        found.append(words)
+    for segments, read in zip(clips.segments, frames.lengths.tolist(), strict=True):
+        end = max(end for _, end, _ in segments)
+        found.append(min(stride * read, max(stride * (read - 1) + 1, end)))
     return found
-
-
-def numbers_of(words: Sequence[np.ndarray], labels: Sequence[str], clips: Segmented) -> list[np.ndarray]:
-    """The labels (T,) of each clip as numbers. Raises `InputError` at one that the training does not have."""
-    known = {label: number for number, label in enumerate(labels)}
-    for row, clip in enumerate(words):
-        for word in dict.fromkeys(clip):
-            if word not in known:
-                raise InputError(
-                    f"{clips.places.say(row)}: the label {word!r} does not occur in the training data: correct it, or "
-                    "train with it"
-                )
-    return [np.array([known[word] for word in clip], dtype=np.int64) for clip in words]
 
 
 def cut(frames: Frames, labels: Sequence[np.ndarray], window: int, classes: int) -> tuple[Frames, Sequences]:
@@ -98,11 +85,16 @@ def _read(
     paths: Sequence[PathLike], options: FrameLabelerOptions, val: Sequence[PathLike] | None
 ) -> tuple[Segmented, Segmented, list[str]]:
     """The clips to train on and to validate on."""
-    read = read_segments([Path(p) for p in paths])
+    read = read_segments(paths)
     if val is not None:
-        other = read_segments([Path(p) for p in val])
+        other = read_segments(val)
         return read, other, [*read.notes, *other.notes]
-    asked = options.val_groups
-    splits = held_out(read.groups, asked, read.places.name) if asked else read.splits
-    parts = divide(len(read), splits=splits, fraction=options.val_fraction, seed=options.seed)
+    parts = divide(
+        len(read),
+        splits=read.splits,
+        groups=read.groups,
+        val_groups=groups_of(options),
+        fraction=options.val_fraction,
+        seed=options.seed,
+    )
     return read.take(parts.train), read.take(parts.val), [*read.notes, parts.how]

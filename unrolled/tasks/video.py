@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from unrolled.cells import CELLS, Inputs
 from unrolled.data import video
 from unrolled.data.batches import ExampleBatch
+from unrolled.data.clips import Clips, Segmented
+from unrolled.data.examples import rows_of
 from unrolled.data.frames import Frames
-from unrolled.errors import InputError
+from unrolled.data.streams import IGNORED
 from unrolled.nn import Recurrent
 from unrolled.nn.augment import Variety, vary, warp
 from unrolled.nn.convnet import FrameEncoder, pack, standardise, with_differences
@@ -108,7 +110,7 @@ class VideoNetwork(nn.Module):
         inputs, targets = batch.inputs[at, columns], batch.targets
         if targets.dim() == 2:
             real = torch.arange(len(at), device=at.device)[:, None] < lengths
-            targets = torch.where(real, targets[at, columns], -100)
+            targets = torch.where(real, targets[at, columns], IGNORED)
         return batch._replace(inputs=inputs, lengths=lengths, targets=targets)
 
     def encode(self, batch: ExampleBatch) -> Inputs:
@@ -146,21 +148,16 @@ def layers(options: Any, bidirectional: bool) -> Recurrent:
     )
 
 
-def groups_of(asked: str) -> list[str]:
-    """
-    >>> groups_of("F01, M04")
-    ['F01', 'M04']
-    """
-    return [name.strip() for name in asked.split(",") if name.strip()]
+def groups_of(options: Any) -> list[str] | None:
+    """The groups to validate on, where some are asked for."""
+    if options.val_groups is None:
+        return None
+    return [name.strip() for name in options.val_groups.split(",") if name.strip()]
 
 
-def held_out(groups: Sequence[str] | None, asked: str, name: str) -> list[str]:
-    """The split of each clip where whole groups are kept for validation."""
-    if groups is None:
-        raise InputError(f"{name} has no column `group`: add one, or leave --val-groups out")
-    wanted = groups_of(asked)
-    for group in wanted:
-        if group not in groups:
-            known = ", ".join(sorted(set(groups))[:20])
-            raise InputError(f"{name} has no group {group!r}: choose --val-groups from {known}")
-    return ["val" if group in wanted else "train" for group in groups]
+def part_asked(split: str, clips: Clips | Segmented, options: Any) -> np.ndarray:
+    """Which clips are train, val or test: as the data say, or the groups that the training kept for validation."""
+    splits, groups = clips.splits, groups_of(options)
+    if groups is not None and clips.groups is not None and splits is None:
+        splits = ["val" if group in groups else "train" for group in clips.groups]
+    return rows_of(split, splits, clips.places, "clip")

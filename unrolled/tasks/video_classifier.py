@@ -10,16 +10,15 @@ import numpy as np
 from torch import Tensor
 
 from unrolled.data.batches import Examples
-from unrolled.data.examples import rows_of
+from unrolled.data.clips import read_clips
 from unrolled.data.labelled import Classes
-from unrolled.data.thin_clips import read_clips
 from unrolled.errors import InputError
 from unrolled.metrics import classification
 from unrolled.tasks.classify_video import Network, VideoClassifierTask, measure, predict
 from unrolled.tasks.media_options import VideoClassifierOptions
 from unrolled.tasks.public_model import PublicModel
 from unrolled.tasks.text_classifier import Prediction
-from unrolled.tasks.video import Shape, held_out
+from unrolled.tasks.video import Shape, part_asked
 
 
 class VideoClassifier(PublicModel):
@@ -84,12 +83,10 @@ class VideoClassifier(PublicModel):
         split: train, val or test, where the data or the training's --val-groups say which clip is what. Raises
         `InputError` at a label that the training did not have.
         """
-        read = read_clips([Path(path) for path in paths])
+        read = read_clips(paths)
         if split is not None:
-            asked = self.options.val_groups
-            splits = held_out(read.groups, asked, read.places.name) if asked else read.splits
-            read = read.take(rows_of(split, splits, read.places, "clip"))
-        targets = Classes(self.labels).numbers(read)  # type: ignore[arg-type]
+            read = read.take(part_asked(split, read, self.options))
+        targets = Classes(self.labels).numbers(read)
         _, found = predict(self.network, Examples(self.shape.read(read.paths), targets), self.device)
         counts = classification.confusion(targets, found.argmax(-1), len(self.labels))
         return {
