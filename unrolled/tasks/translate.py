@@ -29,6 +29,7 @@ from unrolled.decoding.search import Hypothesis, Limits, beam_search, stepper
 from unrolled.engines import said
 from unrolled.metrics import translation
 from unrolled.nn import Recurrent
+from unrolled.nn.dropout import embedding_dropout
 from unrolled.tasks.options import TranslateOptions
 from unrolled.topologies import Memory, SequenceToSequence
 from unrolled.training.task import Evaluation
@@ -133,6 +134,8 @@ class Network(nn.Module):
                 hidden,
                 o.layers,
                 dropout=o.dropout,
+                locked=o.locked,
+                weight_drop=o.weight_drop,
                 bidirectional=bidirectional,
                 forget_bias=1.0 if o.cell == "lstm" else None,
                 orthogonal=True,
@@ -166,6 +169,7 @@ class Network(nn.Module):
         return self.topology.encode(self._embed(batch.inputs, self.source_table), batch.lengths)
 
     def _embed(self, tokens: Tensor, table: Tensor) -> Inputs:
+        table = embedding_dropout(table, self.options.embedding_dropout, self.training)
         if not self.training or not self.options.dropout:
             return Inputs(tokens, table)
         x = F.embedding(tokens, table)
