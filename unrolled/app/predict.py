@@ -42,7 +42,8 @@ def predict(
         For a model of clips: video files, or folders of pictures. For a labeler of frames - or nothing reads a video
         from standard input, and gives frame, label, probability and the time that it took, frame by frame.
     beam
-        For a translator: how many hypotheses it follows; 1 takes the likeliest token each time. Default: 5.
+        For translators and captioners: how many hypotheses they follow; 1 takes the likeliest token each
+        time. Default: 5.
     picture
         For one clip: draw it with what the model says of it, as .png or .svg.
     """
@@ -52,9 +53,9 @@ def predict(
     say_what_takes_long()
     loaded = load(model, pick_device(device))
     if loaded.task in predict_clips.TASKS:
-        if beam is not None:
-            raise InputError(f"--beam is for translators, and {model} is a model for {loaded.task}: leave it out")
-        return predict_clips.predict_clips(model, loaded, inputs, picture, json)
+        if beam is not None and loaded.task != "caption-video":
+            raise InputError(f"--beam is for what writes, and {model} is a model for {loaded.task}: leave it out")
+        return predict_clips.predict_clips(model, loaded, inputs, picture, json, beam)
     if picture is not None:
         raise InputError(f"--picture is for models of clips, and {model} is a model for {loaded.task}: leave it out")
     if loaded.task not in LINES:

@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 
 from unrolled.app.output import JsonFlag, print_json, say_what_takes_long
 from unrolled.app.process import STARTED
-from unrolled.tasks.media_options import FrameLabelerOptions, VideoClassifierOptions
+from unrolled.tasks.media_options import FrameLabelerOptions, VideoCaptionerOptions, VideoClassifierOptions
 from unrolled.tasks.options import LanguageModelOptions, TextClassifierOptions, TranslateOptions
 from unrolled.training.options import TrainingOptions
 
@@ -20,6 +20,7 @@ NEXT = {
     "language-model": 'sample {out} --prompt "…" --length 500 --temperature 0.8',
     "classify-text": "predict {out} TEXT",
     "translate": "predict {out} TEXT",
+    "caption-video": "predict {out} CLIP",
     "classify-video": "predict {out} CLIP",
     "label-frames": "predict {out} CLIP",
 }
@@ -27,6 +28,7 @@ NEXT = {
 TOPOLOGIES = {
     "classify-text": "many_to_one",
     "translate": "sequence_to_sequence",
+    "caption-video": "sequence_to_sequence",
     "classify-video": "many_to_one",
     "label-frames": "many_to_many",
 }
@@ -115,6 +117,26 @@ def train_translate(
         Pairs to validate on, in the same form, instead of a part of the training pairs.
     """
     return _train("translate", files, val, options or TranslateOptions(), output or Output())
+
+
+@train.command(name="caption-video")
+def train_caption_video(
+    *files: Path,
+    val: Path | None = None,
+    options: Annotated[VideoCaptionerOptions | None, Parameter(name="*")] = None,
+    output: Output | None = None,
+) -> int:
+    """Train a captioner of clips: a video in, a sentence out.
+
+    Parameters
+    ----------
+    files
+        A table (captions.csv, metadata.jsonl) with columns path and caption, and where wanted split, a row a caption;
+        or a folder with one. A clip is a video file or a folder of pictures.
+    val
+        Captioned clips to validate on, in the same form, instead of a part of the training clips.
+    """
+    return _train("caption-video", files, val, options or VideoCaptionerOptions(), output or Output())
 
 
 @train.command(name="classify-video")
