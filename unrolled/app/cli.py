@@ -99,7 +99,12 @@ def sample(
 
 @app.command
 def evaluate(
-    model: ModelArgument, *data: Path, split: str | None = None, device: DeviceFlag = None, json: JsonFlag = False
+    model: ModelArgument,
+    *data: Path,
+    split: str | None = None,
+    beam: int | None = None,
+    device: DeviceFlag = None,
+    json: JsonFlag = False,
 ) -> int:
     """Measure a model on data.
 
@@ -110,12 +115,17 @@ def evaluate(
         takes them.
     split
         train or val: the part that a training would use so; test where the data say so. Default: all.
+    beam
+        For a translator or a captioner: how many hypotheses it follows. Default: 5.
     """
     from unrolled.tasks.fitting import pick_device
     from unrolled.tasks.models import load
 
     say_what_takes_long()
-    metrics = load(model, pick_device(device)).evaluate(*data, split=split)
+    loaded = load(model, pick_device(device))
+    if beam is not None and loaded.task not in ("translate", "caption-image"):
+        raise InputError(f"--beam is for what writes texts, and {model} is a model for {loaded.task}: leave it out")
+    metrics = loaded.evaluate(*data, split=split, **({} if beam is None else {"beam": beam}))
     if json:
         print_json({"model": str(model), "data": [str(d) for d in data], "split": split, **metrics})
     else:

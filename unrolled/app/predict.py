@@ -8,7 +8,7 @@ from typing import Annotated, Any, TextIO
 
 from cyclopts import Parameter
 
-from unrolled.app import predict_clips
+from unrolled.app import predict_clips, predict_pictures
 from unrolled.app.output import DeviceFlag, JsonFlag, ModelArgument, print_json, say_what_takes_long
 from unrolled.errors import InputError
 
@@ -33,7 +33,7 @@ def predict(
     """Label or translate texts: a line each. A classifier gives the label, its probability and the text.
 
     Or label clips: for a classifier of clips as for texts; for a labeler of frames a line a segment, with clip, first
-    frame, the frame after the last, label and probability.
+    frame, the frame after the last, label and probability. Or caption pictures: path, a tab and the caption.
 
     Parameters
     ----------
@@ -41,8 +41,9 @@ def predict(
         Texts, or files of which each line is a text; - or nothing reads standard input, and answers line by line.
         For a model of clips: video files, or folders of pictures. For a labeler of frames - or nothing reads a video
         from standard input, and gives frame, label, probability and the time that it took, frame by frame.
+        For a captioner of pictures: pictures, or folders of them; - or nothing reads paths, one a line.
     beam
-        For a translator: how many hypotheses it follows; 1 takes the likeliest token each time. Default: 5.
+        For a translator or a captioner: how many hypotheses it follows; 1 takes the likeliest token each time. Default: 5.
     picture
         For one clip: draw it with what the model says of it, as .png or .svg.
     """
@@ -51,6 +52,10 @@ def predict(
 
     say_what_takes_long()
     loaded = load(model, pick_device(device))
+    if loaded.task in predict_pictures.TASKS:
+        if picture is not None:
+            raise InputError(f"--picture is for models of clips, and {model} is one of pictures: leave it out")
+        return predict_pictures.predict_pictures(model, loaded, inputs, beam, json)
     if loaded.task in predict_clips.TASKS:
         if beam is not None:
             raise InputError(f"--beam is for translators, and {model} is a model for {loaded.task}: leave it out")
