@@ -8,6 +8,7 @@ from typing import Annotated, Any, TextIO
 
 from cyclopts import Parameter
 
+from unrolled.app import predict_clips
 from unrolled.app.output import DeviceFlag, JsonFlag, ModelArgument, print_json, say_what_takes_long
 from unrolled.errors import InputError
 
@@ -24,24 +25,38 @@ def predict(
     model: ModelArgument,
     *inputs: str,
     beam: int | None = None,
+    picture: Path | None = None,
     encoding: Annotated[str, Parameter(help="Of files and of standard input.")] = "utf-8",
     device: DeviceFlag = None,
     json: JsonFlag = False,
 ) -> int:
     """Label or translate texts: a line each. A classifier gives the label, its probability and the text.
 
+    Or label clips: for a classifier of clips as for texts; for a labeler of frames a line a segment, with clip, first
+    frame, the frame after the last, label and probability.
+
     Parameters
     ----------
     inputs
         Texts, or files of which each line is a text; - or nothing reads standard input, and answers line by line.
+        For a model of clips: video files, or folders of pictures. For a labeler of frames - or nothing reads a video
+        from standard input, and gives frame, label, probability and the time that it took, frame by frame.
     beam
         For a translator: how many hypotheses it follows; 1 takes the likeliest token each time. Default: 5.
+    picture
+        For one clip: draw it with what the model says of it, as .png or .svg.
     """
     from unrolled.tasks.fitting import pick_device
     from unrolled.tasks.models import load
 
     say_what_takes_long()
     loaded = load(model, pick_device(device))
+    if loaded.task in predict_clips.TASKS:
+        if beam is not None:
+            raise InputError(f"--beam is for translators, and {model} is a model for {loaded.task}: leave it out")
+        return predict_clips.predict_clips(model, loaded, inputs, picture, json)
+    if picture is not None:
+        raise InputError(f"--picture is for models of clips, and {model} is a model for {loaded.task}: leave it out")
     if loaded.task not in LINES:
         raise InputError(f"{model} is a model for {loaded.task}, which predicts nothing of a text: see unrolled sample")
     if loaded.task == "translate":

@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 
 from unrolled.app.output import JsonFlag, print_json, say_what_takes_long
 from unrolled.app.process import STARTED
+from unrolled.tasks.media_options import FrameLabelerOptions, VideoClassifierOptions
 from unrolled.tasks.options import LanguageModelOptions, TextClassifierOptions, TranslateOptions
 from unrolled.training.options import TrainingOptions
 
@@ -19,9 +20,16 @@ NEXT = {
     "language-model": 'sample {out} --prompt "…" --length 500 --temperature 0.8',
     "classify-text": "predict {out} TEXT",
     "translate": "predict {out} TEXT",
+    "classify-video": "predict {out} CLIP",
+    "label-frames": "predict {out} CLIP",
 }
 """What to do with a trained model."""
-TOPOLOGIES = {"classify-text": "many_to_one", "translate": "sequence_to_sequence"}
+TOPOLOGIES = {
+    "classify-text": "many_to_one",
+    "translate": "sequence_to_sequence",
+    "classify-video": "many_to_one",
+    "label-frames": "many_to_many",
+}
 """Of the tasks that have but one."""
 
 train = App(name="train", help="Train a model.", help_format="plaintext", default_parameter=Parameter(negative=()))
@@ -107,6 +115,47 @@ def train_translate(
         Pairs to validate on, in the same form, instead of a part of the training pairs.
     """
     return _train("translate", files, val, options or TranslateOptions(), output or Output())
+
+
+@train.command(name="classify-video")
+def train_classify_video(
+    *files: Path,
+    val: Path | None = None,
+    options: Annotated[VideoClassifierOptions | None, Parameter(name="*")] = None,
+    output: Output | None = None,
+) -> int:
+    """Train a classifier of clips: a video in, a label out.
+
+    Parameters
+    ----------
+    files
+        A folder with a folder of clips for each class; or a table (CSV, TSV) with columns path and label, and where
+        wanted group and split. A clip is a video file or a folder of pictures.
+    val
+        Labelled clips to validate on, in the same form, instead of a part of the training clips.
+    """
+    return _train("classify-video", files, val, options or VideoClassifierOptions(), output or Output())
+
+
+@train.command(name="label-frames")
+def train_label_frames(
+    *files: Path,
+    val: Path | None = None,
+    options: Annotated[FrameLabelerOptions | None, Parameter(name="*")] = None,
+    output: Output | None = None,
+) -> int:
+    """Train a labeler of frames: a video in, a label for every frame out.
+
+    Parameters
+    ----------
+    files
+        A table (CSV, TSV) with columns path, start_frame, end_frame (the frame after the last) and label, or path,
+        frame and label, and where wanted group and split; or a folder with segments.csv. Frames without a label
+        become a class of their own, none.
+    val
+        Clips to validate on, in the same form, instead of a part of the training clips.
+    """
+    return _train("label-frames", files, val, options or FrameLabelerOptions(), output or Output())
 
 
 def _train(

@@ -7,8 +7,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from unrolled.tasks.media_options import FrameLabelerOptions, VideoClassifierOptions
 from unrolled.tasks.options import LanguageModelOptions, TextClassifierOptions, TranslateOptions
 from unrolled.tasks.prepare_classify_text import prepare_text_classifier
+from unrolled.tasks.prepare_classify_video import prepare_video_classifier
+from unrolled.tasks.prepare_label_frames import prepare_frame_labeler
 from unrolled.tasks.prepare_language_model import prepare_language_model
 from unrolled.tasks.prepare_translate import prepare_translate
 from unrolled.training.options import TrainingOptions
@@ -44,4 +47,6 @@ KINDS = {
     "language-model": Kind(LanguageModelOptions, prepare_language_model),
     "classify-text": Kind(TextClassifierOptions, prepare_text_classifier),
     "translate": Kind(TranslateOptions, prepare_translate),
+    "classify-video": Kind(VideoClassifierOptions, prepare_video_classifier),
+    "label-frames": Kind(FrameLabelerOptions, prepare_frame_labeler),
 }

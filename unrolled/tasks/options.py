@@ -91,7 +91,7 @@ class LanguageModelOptions(RecurrentOptions):
             self._at_least(name, above=0)
         self._at_least("embedding", low=0)
         self._below_one("dropout")
-        _check_fraction(self.val_fraction)
+        check_fraction(self.val_fraction)
         if self.embedding == 0 and self.embedding_dropout:
             raise InputError(
                 "--embedding-dropout leaves vectors out, and --embedding 0 has none: leave one of them out"
@@ -182,7 +182,7 @@ class TextClassifierOptions(RecurrentOptions):
             self._at_least(name, above=0)
         for name in ("dropout", "token_dropout", "label_smoothing"):
             self._below_one(name)
-        _check_fraction(self.val_fraction)
+        check_fraction(self.val_fraction)
 
 
 ATTENTIONS = ("none", "dot", "additive")
@@ -252,9 +252,9 @@ class TranslateOptions(RecurrentOptions):
             self._at_least("vocabulary", low=LEAST_TOKENS.get(self.tokens or "bpe", 3))
         for name in ("dropout", "label_smoothing"):
             self._below_one(name)
-        _check_fraction(self.val_fraction)
+        check_fraction(self.val_fraction)
 
 
-def _check_fraction(value: float) -> None:
+def check_fraction(value: float) -> None:
     if not 0 < value < 1:
         raise InputError(f"--val-fraction is {value}: it must lie between 0 and 1")

@@ -1,0 +1,100 @@
+"""From clips in segments and options to a frame-labelling task: read, divide, decode."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from unrolled.data.batches import Examples, Sequences
+from unrolled.data.clips import Segmented, read_segments
+from unrolled.data.examples import fingerprint
+from unrolled.data.frames import Frames
+from unrolled.data.labelled import Classes
+from unrolled.data.splits import divide
+from unrolled.errors import InputError
+from unrolled.tasks.label_frames import FrameLabelerTask, resolve
+from unrolled.tasks.media_options import FrameLabelerOptions
+from unrolled.tasks.video import Shape, groups_of
+from unrolled.training.schedule import Clock
+
+PathLike = str | os.PathLike[str]
+
+
+def prepare_frame_labeler(
+    paths: Sequence[PathLike],
+    options: FrameLabelerOptions,
+    *,
+    val: Sequence[PathLike] | None,
+    device: torch.device,
+    clock: Clock,
+    start: Any = None,
+    vocabulary: dict[str, Any] | None = None,
+) -> FrameLabelerTask:
+    """The task, ready for training. vocabulary: that of a training to resume."""
+    if start is not None:
+        raise InputError("a frame labeler starts from nothing yet: leave --start-from out")
+    train, held, notes = _read(paths, options, val)
+    options = resolve(options)
+    shape = Shape(**vocabulary["shape"]) if vocabulary else Shape.of(train.paths, options)
+    frames = {"train": shape.read(train.paths), "val": shape.read(held.paths)}
+    lengths = lengths_of(train, frames["train"], shape.stride)
+    classes = Classes(vocabulary["labels"]) if vocabulary else train.classes(lengths)
+    numbers = {
+        name: numbers_of(part, frames[name], classes, shape.stride) for name, part in (("train", train), ("val", held))
+    }
+    splits = {
+        "train": Examples(*cut(frames["train"], numbers["train"], options.window, len(classes.names))),
+        "val": Examples(frames["val"], Sequences.pack(numbers["val"], len(classes.names))),
+    }
+    task = FrameLabelerTask(options, shape, classes.names, splits, device)
+    task.notes = notes
+    task.sha256 = [fingerprint([str(p) for p in part.paths], [str(s) for s in part.segments]) for part in (train, held)]
+    return task
+
+
+def numbers_of(clips: Segmented, frames: Frames, classes: Classes, stride: int) -> list[np.ndarray]:
+    """The labels (T,) of the frames that are read of each clip, as numbers."""
+    lengths = lengths_of(clips, frames, stride)
+    return [clips.numbers_of(clip, length, classes)[::stride] for clip, length in enumerate(lengths)]
+
+
+def lengths_of(clips: Segmented, frames: Frames, stride: int) -> list[int]:
+    """The frames of each clip. Of a clip of which every `stride`-th is read, they are known to the stride: then the end
+    of the last segment says it, if it can."""
+    found = []
+    for segments, read in zip(clips.segments, frames.lengths.tolist(), strict=True):
+        end = max(end for _, end, _ in segments)
+        found.append(min(stride * read, max(stride * (read - 1) + 1, end)))
+    return found
+
+
+def cut(frames: Frames, labels: Sequence[np.ndarray], window: int, classes: int) -> tuple[Frames, Sequences]:
+    """The clips, those that are longer than the window cut into equal pieces."""
+    offsets, pieces = [0], []
+    for begin, clip in zip(frames.offsets[:-1].tolist(), labels, strict=True):
+        edges = np.linspace(0, len(clip), -(-len(clip) // window) + 1).round().astype(int).tolist()
+        pieces += [clip[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        offsets += [begin + edge for edge in edges[1:]]
+    rows = np.arange(len(pieces))
+    return Frames(frames.array, np.array(offsets, dtype=np.int64), rows), Sequences.pack(pieces, classes)
+
+
+def _read(
+    paths: Sequence[PathLike], options: FrameLabelerOptions, val: Sequence[PathLike] | None
+) -> tuple[Segmented, Segmented, list[str]]:
+    """The clips to train on and to validate on."""
+    read = read_segments(paths)
+    if val is not None:
+        other = read_segments(val)
+        return read, other, [*read.notes, *other.notes]
+    parts = divide(
+        len(read),
+        splits=read.splits,
+        groups=read.groups,
+        val_groups=groups_of(options),
+        fraction=options.val_fraction,
+        seed=options.seed,
+    )
+    return read.take(parts.train), read.take(parts.val), [*read.notes, parts.how]

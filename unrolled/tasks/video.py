@@ -1,0 +1,163 @@
+"""What the tasks on clips share: reading the frames, and the network from frames to features."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unrolled.cells import CELLS, Inputs
+from unrolled.data import video
+from unrolled.data.batches import ExampleBatch
+from unrolled.data.clips import Clips, Segmented
+from unrolled.data.examples import rows_of
+from unrolled.data.frames import Frames
+from unrolled.data.streams import IGNORED
+from unrolled.nn import Recurrent
+from unrolled.nn.augment import Variety, vary, warp
+from unrolled.nn.convnet import FrameEncoder, pack, standardise, with_differences
+from unrolled.tasks.media_options import VideoOptions
+
+LONGEST_SIDE = 64
+"""Of a frame, where no size is asked for."""
+LOOKED_AT = 20
+"""Clips whose first frame says whether all are grey."""
+ALMOST_GREY = 3.0
+"""How far the colours of a grey frame may lie apart, on average: a codec's rounding."""
+WIDTHS = (24, 48, 96, 128)
+"""Channels of the convolutions."""
+AT_ONCE = 512
+"""Frames that are encoded at a time where nothing is trained."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What frames are made to be."""
+
+    height: int
+    width: int
+    grey: bool
+    stride: int = 1
+    count: int | None = None
+    """Frames of a clip, at most"""
+
+    @property
+    def channels(self) -> int:
+        return 1 if self.grey else 3
+
+    @classmethod
+    def of(cls, paths: Sequence[Path], options: VideoOptions, count: int | None = None) -> "Shape":
+        """That of the first clip, made smaller; grey where the clips are."""
+        first = video.probe(paths[0])
+        longest = max(first.width, first.height)
+        size = min(longest, options.size or LONGEST_SIDE)
+        height, width = (max(1, round(side * size / longest)) for side in (first.height, first.width))
+        grey = _are_grey(paths) if options.grey is None else options.grey
+        return cls(height, width, grey, options.stride, count)
+
+    def read(self, paths: Sequence[Path], tell: Callable[[str], None] | None = None) -> Frames:
+        """The frames of all these clips."""
+        return Frames.pack([np.stack(list(self.stream(path))) for path in paths])
+
+    def stream(self, path: Path) -> Any:
+        """The frames (H, W, C) of a clip, one after the other."""
+        return video.frames(path, size=(self.width, self.height), grey=self.grey, stride=self.stride, count=self.count)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def _are_grey(paths: Sequence[Path]) -> bool:
+    step = max(1, len(paths) // LOOKED_AT)
+    for path in paths[::step]:
+        frame = next(iter(video.frames(path))).astype(np.float32)
+        if np.abs(frame - frame.mean(-1, keepdims=True)).mean() > ALMOST_GREY:
+            return False
+    return True
+
+
+class VideoNetwork(nn.Module):
+    """Clips to features a frame; the tasks' networks go on from there. Takes resolved options.
+
+    differences: each frame with what changes from and to its neighbours; of each clip, light and contrast are made
+    alike. Without it a frame stands alone, so it can be read while the clip goes on.
+    """
+
+    def __init__(self, shape: Shape, options: Any, differences: bool) -> None:
+        super().__init__()
+        assert options.features and options.dropout is not None
+        self.options, self.differences = options, differences
+        self.encoder = FrameEncoder(
+            shape.height,
+            shape.width,
+            shape.channels * (3 if differences else 1),
+            options.features,
+            WIDTHS,
+            options.dropout,
+        )
+        names = ("shift", "scale", "turn", "light", "speed", "flip", "cover")
+        self.variety = Variety(**{name: getattr(options, name) for name in names})
+
+    def warped(self, batch: ExampleBatch) -> ExampleBatch:
+        """In training, the clips at other speeds, with their targets where each frame has one."""
+        if not (self.training and self.variety.speed):
+            return batch
+        at, lengths = warp(batch.lengths, self.variety.speed)
+        columns = torch.arange(len(lengths), device=at.device)
+        inputs, targets = batch.inputs[at, columns], batch.targets
+        if targets.dim() == 2:
+            real = torch.arange(len(at), device=at.device)[:, None] < lengths
+            targets = torch.where(real, targets[at, columns], IGNORED)
+        return batch._replace(inputs=inputs, lengths=lengths, targets=targets)
+
+    def encode(self, batch: ExampleBatch) -> Inputs:
+        """(T, B, F)"""
+        packed = pack(batch.inputs, batch.lengths)
+        if self.training:
+            packed = vary(packed, self.variety)
+        if self.differences:
+            return Inputs(packed.unpack(self.features(with_differences(standardise(packed)).frames)))
+        return Inputs(packed.unpack(self.features(packed.frames)))
+
+    def features(self, frames: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, F). Outside of a training a few at a time, so that a long clip takes little memory."""
+        if self.training:
+            return self.encoder(self._scaled(frames))
+        return torch.cat([self.encoder(self._scaled(part)) for part in frames.split(AT_ONCE)])
+
+    def _scaled(self, frames: Tensor) -> Tensor:
+        """0 to 255 to about -2 to 2, where nothing has been made alike before."""
+        return frames if self.differences else (frames.float() - 127.5) / 64
+
+
+def layers(options: Any, bidirectional: bool) -> Recurrent:
+    """The recurrent layers over the features of frames."""
+    return Recurrent(
+        CELLS[options.cell],
+        options.features,
+        options.hidden,
+        options.layers,
+        dropout=options.dropout,
+        bidirectional=bidirectional,
+        forget_bias=1.0 if options.cell == "lstm" else None,
+        orthogonal=True,
+        engine=options.engine,
+    )
+
+
+def groups_of(options: Any) -> list[str] | None:
+    """The groups to validate on, where some are asked for."""
+    if options.val_groups is None:
+        return None
+    return [name.strip() for name in options.val_groups.split(",") if name.strip()]
+
+
+def part_asked(split: str, clips: Clips | Segmented, options: Any) -> np.ndarray:
+    """Which clips are train, val or test: as the data say, or the groups that the training kept for validation."""
+    splits, groups = clips.splits, groups_of(options)
+    if groups is not None and clips.groups is not None and splits is None:
+        splits = ["val" if group in groups else "train" for group in clips.groups]
+    return rows_of(split, splits, clips.places, "clip")
