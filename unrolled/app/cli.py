@@ -31,6 +31,7 @@ app.command(
 app.command("unrolled.app.predict:predict", name="predict", help="Label or translate texts.")
 app.command("unrolled.app.explain:explain", name="explain", help="Every number of a tiny network that learns a word.")
 app.command("unrolled.app.bench.command:bench", name="bench", help="Measure it beside PyTorch and ONNX Runtime.")
+app.command("unrolled.app.digits:moving_digits", name="moving-digits", help="Write clips of moving digits to train on.")
 app.command("unrolled.app.graph:graph", name="graph", help="Draw a model or topology, unrolled.")
 
 
