@@ -3,6 +3,7 @@
 import itertools
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -10,6 +11,7 @@ from cyclopts import Parameter
 
 from unrolled.app.output import DeviceFlag, JsonFlag, ModelArgument, print_json, say_what_takes_long
 from unrolled.errors import InputError
+from unrolled.tasks.options import SearchOptions
 
 GROUP = 1024
 """Lines of a file that are predicted together, those of similar length side by side."""
@@ -19,11 +21,20 @@ LINES: dict[str, Callable[[str, Any], str]] = {
 }
 """What is printed of a text and what was found."""
 
+SEARCH = "--beam, --length-penalty, --min-length, --max-length and --no-repeat-ngram"
+
+
+def searched(search: SearchOptions | None) -> dict[str, Any]:
+    """What was asked for, without what was not."""
+    asked, usual = search or SearchOptions(), SearchOptions()
+    chosen = {name: value for name, value in asdict(asked).items() if value != getattr(usual, name)}
+    return {"beam": asked.beam, **chosen}
+
 
 def predict(
     model: ModelArgument,
     *inputs: str,
-    beam: int | None = None,
+    search: Annotated[SearchOptions | None, Parameter(name="*")] = None,
     encoding: Annotated[str, Parameter(help="Of files and of standard input.")] = "utf-8",
     device: DeviceFlag = None,
     json: JsonFlag = False,
@@ -34,8 +45,6 @@ def predict(
     ----------
     inputs
         Texts, or files of which each line is a text; - or nothing reads standard input, and answers line by line.
-    beam
-        For a translator: how many hypotheses it follows; 1 takes the likeliest token each time. Default: 5.
     """
     from unrolled.tasks.fitting import pick_device
     from unrolled.tasks.models import load
@@ -45,9 +54,9 @@ def predict(
     if loaded.task not in LINES:
         raise InputError(f"{model} is a model for {loaded.task}, which predicts nothing of a text: see unrolled sample")
     if loaded.task == "translate":
-        how = {"beam": 5 if beam is None else beam, "aligned": json}
-    elif beam is not None:
-        raise InputError(f"--beam is for translators, and {model} is a model for {loaded.task}: leave it out")
+        how = {**searched(search), "aligned": json}
+    elif search is not None:
+        raise InputError(f"{SEARCH} are for translators, and {model} is a model for {loaded.task}: leave them out")
     else:
         how = {}
     rows: list[dict[str, Any]] = []
