@@ -3,6 +3,7 @@
 import itertools
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -11,6 +12,7 @@ from cyclopts import Parameter
 from unrolled.app import predict_clips, predict_pictures
 from unrolled.app.output import DeviceFlag, JsonFlag, ModelArgument, print_json, say_what_takes_long
 from unrolled.errors import InputError
+from unrolled.tasks.options import SearchOptions
 
 GROUP = 1024
 """Lines of a file that are predicted together, those of similar length side by side."""
@@ -20,12 +22,23 @@ LINES: dict[str, Callable[[str, Any], str]] = {
 }
 """What is printed of a text and what was found."""
 
+WRITERS = ("translate", "caption-image")
+"""Tasks whose models write, and search for what they write."""
+SEARCH = "--beam, --length-penalty, --min-length, --max-length and --no-repeat-ngram"
+
+
+def searched(search: SearchOptions | None) -> dict[str, Any]:
+    """What was asked for, without what was not."""
+    asked, usual = search or SearchOptions(), SearchOptions()
+    chosen = {name: value for name, value in asdict(asked).items() if value != getattr(usual, name)}
+    return {"beam": asked.beam, **chosen}
+
 
 def predict(
     model: ModelArgument,
     *inputs: str,
-    beam: int | None = None,
     picture: Path | None = None,
+    search: Annotated[SearchOptions | None, Parameter(name="*")] = None,
     encoding: Annotated[str, Parameter(help="Of files and of standard input.")] = "utf-8",
     device: DeviceFlag = None,
     json: JsonFlag = False,
@@ -42,8 +55,6 @@ def predict(
         For a model of clips: video files, or folders of pictures. For a labeler of frames - or nothing reads a video
         from standard input, and gives frame, label, probability and the time that it took, frame by frame.
         For a captioner of pictures: pictures, or folders of them; - or nothing reads paths, one a line.
-    beam
-        For a translator or a captioner: how many hypotheses it follows; 1 takes the likeliest token each time. Default: 5.
     picture
         For one clip: draw it with what the model says of it, as .png or .svg.
     """
@@ -55,19 +66,19 @@ def predict(
     if loaded.task in predict_pictures.TASKS:
         if picture is not None:
             raise InputError(f"--picture is for models of clips, and {model} is one of pictures: leave it out")
-        return predict_pictures.predict_pictures(model, loaded, inputs, beam, json)
+        return predict_pictures.predict_pictures(model, loaded, inputs, searched(search), json)
     if loaded.task in predict_clips.TASKS:
-        if beam is not None:
-            raise InputError(f"--beam is for translators, and {model} is a model for {loaded.task}: leave it out")
+        if search is not None:
+            raise InputError(f"{SEARCH} are for what writes, and {model} is a model for {loaded.task}: leave them out")
         return predict_clips.predict_clips(model, loaded, inputs, picture, json)
     if picture is not None:
         raise InputError(f"--picture is for models of clips, and {model} is a model for {loaded.task}: leave it out")
     if loaded.task not in LINES:
         raise InputError(f"{model} is a model for {loaded.task}, which predicts nothing of a text: see unrolled sample")
     if loaded.task == "translate":
-        how = {"beam": 5 if beam is None else beam, "aligned": json}
-    elif beam is not None:
-        raise InputError(f"--beam is for translators, and {model} is a model for {loaded.task}: leave it out")
+        how = {**searched(search), "aligned": json}
+    elif search is not None:
+        raise InputError(f"{SEARCH} are for what writes, and {model} is a model for {loaded.task}: leave them out")
     else:
         how = {}
     rows: list[dict[str, Any]] = []

@@ -13,9 +13,8 @@ GROUP = 16
 """Pictures of a folder that are captioned together."""
 
 
-def predict_pictures(name: Path, model: Any, inputs: tuple[str, ...], beam: int | None, json: bool) -> int:
+def predict_pictures(name: Path, model: Any, inputs: tuple[str, ...], how: dict[str, Any], json: bool) -> int:
     """Print the path, a tab and the caption of each picture."""
-    how = {} if beam is None else {"beam": beam}
     rows: list[dict[str, Any]] = []
     for paths in _paths(inputs):
         for path, found in zip(paths, model.predict(paths, aligned=json, **how), strict=True):

@@ -31,12 +31,14 @@ from unrolled.decoding.search import Hypothesis, Limits, beam_search, stepper
 from unrolled.metrics import captions
 from unrolled.nn import Recurrent
 from unrolled.nn.dropout import embedding_dropout
+from unrolled.tasks.options import SearchOptions
 from unrolled.topologies import Decoder, Memory
 from unrolled.training.task import Evaluation
 
 EVALUATED = Limit(64)
 """Of a batch that is only read."""
-BEAM, LENGTH_PENALTY = 5, 0.7
+BEAM = 5
+GREEDY = SearchOptions(beam=1)
 WRITTEN = 500
 """Captions that a validation writes, at most."""
 
@@ -240,11 +242,11 @@ def write(
     examples: Examples,
     device: torch.device,
     *,
-    beam: int = 1,
+    search: SearchOptions = GREEDY,
     most: int | None = None,
     aligned: bool = False,
 ) -> tuple[list[int], list[Hypothesis]]:
-    """Which examples, ascending, and the best caption found of each; beam 1 is greedy.
+    """Which examples, ascending, and the best caption found of each.
 
     most: of so many examples at most; aligned: with attention weights.
     """
@@ -256,10 +258,11 @@ def write(
 
     network.eval()
     found: dict[int, Hypothesis] = {}
-    limits = Limits(BEGIN, END, words.longest)
+    longest = max(words.longest, search.min_length) if search.max_length is None else search.max_length
+    limits = Limits(BEGIN, END, longest, search.min_length, search.no_repeat_ngram)
     for batch in in_order_of_length(examples, EVALUATED, most):
         memory = network.read(batch.to(device))
-        texts = beam_search(allowed, memory, limits, beam, LENGTH_PENALTY if beam > 1 else 0.0)
+        texts = beam_search(allowed, memory, limits, search.beam, search.penalty)
         found.update(zip(batch.rows.tolist(), (best for (best,) in texts), strict=True))
     network.train(was_training)
     rows = sorted(found)

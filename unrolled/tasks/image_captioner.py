@@ -21,6 +21,7 @@ from unrolled.nn.vision import Backbone
 from unrolled.tasks.caption_image import ImageCaptionTask, Network, description, features_of
 from unrolled.tasks.captioning import BEAM, Words, inputs_alone, mean_loss, with_captions, write
 from unrolled.tasks.media_options import ImageCaptionerOptions
+from unrolled.tasks.options import SearchOptions
 from unrolled.tasks.public_model import PublicModel
 
 PathLike = str | os.PathLike[str]
@@ -97,19 +98,18 @@ class ImageCaptioner(PublicModel):
     def vocabulary(self) -> dict[str, Any]:
         return description(self.words, self.backbone)
 
-    def caption(self, pictures: Sequence[PathLike | np.ndarray], beam: int = BEAM) -> list[str]:
-        """A sentence for each picture, a file or an RGB array (H, W, 3) uint8. beam: hypotheses of each, 1 for
-        greedy."""
-        return [found.text for found in self.predict(pictures, beam)]
+    def caption(self, pictures: Sequence[PathLike | np.ndarray], beam: int = BEAM, **how: Any) -> list[str]:
+        """A sentence for each picture, a file or an RGB array (H, W, 3) uint8. beam: hypotheses of each, 1 for greedy;
+        how: length_penalty, min_length, max_length, no_repeat_ngram (see `SearchOptions`)."""
+        return [found.text for found in self.predict(pictures, beam, **how)]
 
     def predict(
-        self, pictures: Sequence[PathLike | np.ndarray], beam: int = BEAM, *, aligned: bool = False
+        self, pictures: Sequence[PathLike | np.ndarray], beam: int = BEAM, *, aligned: bool = False, **how: Any
     ) -> list[Caption]:
         """The captions with their scores; aligned: with attention weights."""
         if isinstance(pictures, str | os.PathLike):
             raise InputError("predict takes a list of pictures: put the path into brackets")
-        if beam < 1:
-            raise InputError(f"--beam is {beam}: it must be at least 1")
+        search = SearchOptions(beam=beam, **how)
         found: list[Caption] = []
         grid = self.options.image == "attention"
         for begin in range(0, len(pictures), GROUP):
@@ -117,12 +117,12 @@ class ImageCaptioner(PublicModel):
                 self.backbone.pixels([p if isinstance(p, np.ndarray) else read_picture(p)])
                 for p in pictures[begin : begin + GROUP]
             ]
-            found += self._written(Frames.pack(self.backbone.compute(torch.cat(pixels), grid=grid)), beam, aligned)
+            found += self._written(Frames.pack(self.backbone.compute(torch.cat(pixels), grid=grid)), search, aligned)
         return found
 
-    def _written(self, inputs: Frames, beam: int, aligned: bool = False) -> list[Caption]:
+    def _written(self, inputs: Frames, search: SearchOptions, aligned: bool = False) -> list[Caption]:
         """Of features (S, F) of each picture."""
-        _, found = write(self.network, self.words, inputs_alone(inputs), self.device, beam=beam, aligned=aligned)
+        _, found = write(self.network, self.words, inputs_alone(inputs), self.device, search=search, aligned=aligned)
         vocabulary = self.words.vocabulary
         return [
             Caption(
@@ -135,19 +135,19 @@ class ImageCaptioner(PublicModel):
             for best in found
         ]
 
-    def evaluate(self, *paths: PathLike, split: str | None = None, beam: int = BEAM) -> dict[str, Any]:
+    def evaluate(self, *paths: PathLike, split: str | None = None, beam: int = BEAM, **how: Any) -> dict[str, Any]:
         """cider (0 to 10), bleu_1 to bleu_4 and rouge_l (0 to 1) of the captions that the model writes, against all
         captions of each picture; val_loss (nats a token, with teacher forcing); pictures, captions.
 
         split: train, val or test, where the data say so.
         """
-        o = self.options
+        o, search = self.options, SearchOptions(beam=beam, **how)
         data = read_captions(paths, encoding=o.encoding, bad_files=o.bad_files)
         if split is not None:
             data = data.take(rows_of(split, data.splits, data.places, "picture"))
         kept = features_of(self.backbone, data.paths, o.image, o.bad_files)
         data = data.take(kept.rows)
-        scores = captions.scores([found.text for found in self._written(kept.frames, beam)], data.captions)
+        scores = captions.scores([found.text for found in self._written(kept.frames, search)], data.captions)
         loss, _ = mean_loss(self.network, with_captions(kept.frames, data.captions, self.words), self.device)
         return {
             "cider": scores.pop("cider"),
@@ -156,6 +156,7 @@ class ImageCaptioner(PublicModel):
             "pictures": len(data),
             "captions": sum(map(len, data.captions)),
             "beam": beam,
+            **how,
         }
 
 
