@@ -36,7 +36,7 @@ def searched(search: SearchOptions | None) -> dict[str, Any]:
 
 def predict(
     model: ModelArgument,
-    *inputs: str,
+    *inputs: Annotated[str, Parameter(allow_leading_hyphen=True)],
     picture: Path | None = None,
     search: Annotated[SearchOptions | None, Parameter(name="*")] = None,
     encoding: Annotated[str, Parameter(help="Of files and of standard input.")] = "utf-8",
@@ -61,6 +61,8 @@ def predict(
     from unrolled.tasks.fitting import pick_device
     from unrolled.tasks.models import load
 
+    if strange := [given for given in inputs if given.startswith("-") and given != "-"]:
+        raise InputError(f"unknown option: {strange[0]}. See unrolled predict --help; a text that begins so, put into a file")
     say_what_takes_long()
     loaded = load(model, pick_device(device))
     if loaded.task in predict_pictures.TASKS:
