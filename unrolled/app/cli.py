@@ -28,6 +28,7 @@ app.command(
     "unrolled.app.train:resume", name="resume", help="Go on with a stopped training: the same bits under --steps."
 )
 app.command("unrolled.app.predict:predict", name="predict", help="Label or translate texts.")
+app.command("unrolled.app.report:report", name="report", help="Pictures with their captions, on a sheet or a page.")
 app.command("unrolled.app.explain:explain", name="explain", help="Every number of a tiny network that learns a word.")
 app.command("unrolled.app.bench.command:bench", name="bench", help="Measure it beside PyTorch and ONNX Runtime.")
 app.command("unrolled.app.digits:moving_digits", name="moving-digits", help="Write clips of moving digits to train on.")

@@ -56,25 +56,28 @@ def predict(
         from standard input, and gives frame, label, probability and the time that it took, frame by frame.
         For a captioner of pictures: pictures, or folders of them; - or nothing reads paths, one a line.
     picture
-        For one clip: draw it with what the model says of it, as .png or .svg.
+        For one clip: draw it with what the model says of it, as .png or .svg. For one picture: where a captioner with
+        attention looks while it writes each word.
     """
     from unrolled.tasks.fitting import pick_device
     from unrolled.tasks.models import load
 
     if strange := [given for given in inputs if given.startswith("-") and given != "-"]:
-        raise InputError(f"unknown option: {strange[0]}. See unrolled predict --help; a text that begins so, put into a file")
+        raise InputError(
+            f"unknown option: {strange[0]}. See unrolled predict --help; a text that begins so, put into a file"
+        )
     say_what_takes_long()
     loaded = load(model, pick_device(device))
     if loaded.task in predict_pictures.TASKS:
-        if picture is not None:
-            raise InputError(f"--picture is for models of clips, and {model} is one of pictures: leave it out")
-        return predict_pictures.predict_pictures(model, loaded, inputs, searched(search), json)
+        return predict_pictures.predict_pictures(model, loaded, inputs, searched(search), picture, json)
     if loaded.task in predict_clips.TASKS:
         if search is not None:
             raise InputError(f"{SEARCH} are for what writes, and {model} is a model for {loaded.task}: leave them out")
         return predict_clips.predict_clips(model, loaded, inputs, picture, json)
     if picture is not None:
-        raise InputError(f"--picture is for models of clips, and {model} is a model for {loaded.task}: leave it out")
+        raise InputError(
+            f"--picture is for models of clips and pictures, and {model} is a model for {loaded.task}: leave it out"
+        )
     if loaded.task not in LINES:
         raise InputError(f"{model} is a model for {loaded.task}, which predicts nothing of a text: see unrolled sample")
     if loaded.task == "translate":

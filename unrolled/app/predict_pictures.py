@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unrolled.app.output import print_json
+from unrolled.errors import InputError
 
 TASKS = ("caption-image",)
 """Whose models read pictures."""
@@ -13,18 +14,46 @@ GROUP = 16
 """Pictures of a folder that are captioned together."""
 
 
-def predict_pictures(name: Path, model: Any, inputs: tuple[str, ...], how: dict[str, Any], json: bool) -> int:
-    """Print the path, a tab and the caption of each picture."""
+def predict_pictures(
+    name: Path, model: Any, inputs: tuple[str, ...], how: dict[str, Any], out: Path | None, json: bool
+) -> int:
+    """Print the path, a tab and the caption of each picture; draw where the model looked, if wanted."""
+    if out is not None:
+        return _drawn(name, model, inputs, how, out, json)
     rows: list[dict[str, Any]] = []
     for paths in _paths(inputs):
         for path, found in zip(paths, model.predict(paths, aligned=json, **how), strict=True):
             if json:
                 rows.append({"picture": str(path), **found._asdict()})
             else:
-                print(f"{path}\t{' '.join(found.text.split())}")
+                _say(path, found)
         sys.stdout.flush()
     if json:
         print_json({"model": str(name), "predictions": rows})
+    return 0
+
+
+def _say(path: Path, found: Any) -> None:
+    print(f"{path}\t{' '.join(found.text.split())}")
+
+
+def _drawn(name: Path, model: Any, inputs: tuple[str, ...], how: dict[str, Any], out: Path, json: bool) -> int:
+    from unrolled.data.pictures import read_picture
+    from unrolled.inspection import pictures
+    from unrolled.inspection.caption_pictures import attention
+
+    pictures.check(out)
+    if len(inputs) != 1 or inputs[0] == "-":
+        raise InputError("--picture draws one picture: name one")
+    if model.options.image != "attention":
+        raise InputError(f"{name} has no attention, so there is nothing to draw: train one with --image attention")
+    read = read_picture(inputs[0])
+    (found,) = model.predict([read], aligned=True, **how)
+    pictures.save(attention(read, found, model.backbone), out)
+    if json:
+        print_json({"model": str(name), "predictions": [{"picture": inputs[0], **found._asdict()}], "path": str(out)})
+    else:
+        _say(Path(inputs[0]), found)
     return 0
 
 

@@ -58,8 +58,11 @@ class Backbone(nn.Module):
                 Path(folder, name).write_text(json.dumps(description[key]))
             self.processor = _processor(folder)
         blank = np.full((64, 64, 3), 128, dtype=np.uint8)
-        seen = self(self.pixels([blank]))
-        self.features, self.regions = seen.pooled.shape[1], seen.regions.shape[1]
+        pixels = self.pixels([blank])
+        seen = self(pixels)
+        self.features = seen.pooled.shape[1]
+        self.grid = _grid(seen.regions.shape[1], pixels.shape[-2] / pixels.shape[-1])
+        """Rows and columns of regions"""
 
     @classmethod
     def open(cls, name: str | os.PathLike[str]) -> Self:
@@ -181,6 +184,17 @@ class Backbone(nn.Module):
             across = width * crop["width"] / size.get("width", crop["width"])
             down = height * crop["height"] / size.get("height", crop["height"])
         return (width - across) / 2, (height - down) / 2, (width + across) / 2, (height + down) / 2
+
+
+def _grid(regions: int, ratio: float) -> tuple[int, int]:
+    """Rows and columns of so many regions of a picture that is `ratio` times as high as wide; one row where they make
+    no rectangle.
+
+    >>> _grid(49, 1.0), _grid(24, 1.5), _grid(50, 1.0)
+    ((7, 7), (6, 4), (1, 50))
+    """
+    rows = max(1, round((regions * ratio) ** 0.5))
+    return (rows, regions // rows) if regions % rows == 0 and abs(rows**2 / regions / ratio - 1) < 0.2 else (1, regions)
 
 
 def library() -> Any:

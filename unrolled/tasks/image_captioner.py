@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unrolled.data.captioned import read_captions
+from unrolled.data.captioned import Captioned, read_captions
 from unrolled.data.examples import rows_of
 from unrolled.data.frames import Frames
 from unrolled.data.pictures import read_picture
@@ -141,6 +141,12 @@ class ImageCaptioner(PublicModel):
 
         split: train, val or test, where the data say so.
         """
+        return self.measured(*paths, split=split, beam=beam, **how)[1]
+
+    def measured(
+        self, *paths: PathLike, split: str | None = None, beam: int = BEAM, **how: Any
+    ) -> tuple[Captioned, dict[str, Any]]:
+        """The pictures that `evaluate` measures, and what it finds."""
         o, search = self.options, SearchOptions(beam=beam, **how)
         data = read_captions(paths, encoding=o.encoding, bad_files=o.bad_files)
         if split is not None:
@@ -149,7 +155,7 @@ class ImageCaptioner(PublicModel):
         data = data.take(kept.rows)
         scores = captions.scores([found.text for found in self._written(kept.frames, search)], data.captions)
         loss, _ = mean_loss(self.network, with_captions(kept.frames, data.captions, self.words), self.device)
-        return {
+        return data, {
             "cider": scores.pop("cider"),
             **scores,
             "val_loss": loss,
