@@ -5,7 +5,7 @@
 
 de-en, en-de: trained on the 29,000 pairs, the best model chosen on the validation pairs, measured on the 1,000 pairs of
 the 2016 Flickr test with beam search: BLEU of detokenised text by sacrebleu, with its signature. For scale: a public
-tutorial of a GRU with attention (20.5M parameters, ten passes on a GPU) reports 28.3 from German, without attention 20.6.
+tutorial of a GRU with attention (20.5M parameters, ten passes on a GPU) reports 28.3 from German, without it 20.6.
 dates: as people write them to YYYY-MM-DD, characters to characters, a tenth drawn with the seed for validation and
 measured exactly. Prints a JSON line a training. Needs unrolled[text].
 """

@@ -13,12 +13,11 @@ TASKS = ("caption-video", "classify-video", "label-frames")
 
 
 def predict_clips(
-    name: Path, model: Any, inputs: tuple[str, ...], picture: Path | None, json: bool, beam: int | None
+    name: Path, model: Any, inputs: tuple[str, ...], how: dict[str, Any], picture: Path | None, json: bool
 ) -> int:
-    """Print what the model finds in these clips, and draw it if wanted."""
-    how: dict[str, Any] = {}
+    """Print what the model finds in these clips, and draw it if wanted; `how` a captioner searches."""
     if model.task == "caption-video":
-        how = {"beam": 5 if beam is None else beam, "aligned": json}
+        how = {**how, "aligned": json or picture is not None}
     if picture is not None:
         from unrolled.inspection import pictures
 
@@ -62,7 +61,7 @@ def _print(clip: str, found: Any) -> None:
         for s in found.segments:
             print(f"{clip}\t{s.begin}\t{s.end}\t{s.label}\t{s.probability:.4f}")
     elif hasattr(found, "text"):
-        print(f"{found.text}\t{clip}")
+        print(f"{clip}\t{' '.join(found.text.split())}")
     else:
         print(f"{found.label}\t{found.probability:.4f}\t{clip}")
 

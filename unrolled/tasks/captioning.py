@@ -7,7 +7,7 @@ loss, and all of them are the references of what the network writes by itself.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,19 +27,37 @@ from unrolled.data.batches import (
 )
 from unrolled.data.frames import Frames
 from unrolled.data.streams import IGNORED
-from unrolled.data.vocabulary import BEGIN, END, PADDING, Vocabulary
+from unrolled.data.tokenizers import decode
+from unrolled.data.vocabulary import BEGIN, END, PADDING, SPECIALS, Vocabulary
 from unrolled.decoding.search import Hypothesis, Limits, beam_search, stepper
 from unrolled.metrics import captions
 from unrolled.nn import Recurrent
 from unrolled.nn.dropout import embedding_dropout
+from unrolled.tasks.options import SearchOptions
 from unrolled.topologies import Decoder, Memory
 from unrolled.training.task import Evaluation
 
 EVALUATED = Limit(64)
 """Of a batch that is only read."""
-BEAM, LENGTH_PENALTY = 5, 0.7
+BEAM = 5
+GREEDY = SearchOptions(beam=1)
 WRITTEN = 500
 """Captions that a validation writes, at most."""
+
+
+class Caption(NamedTuple):
+    """What a captioner writes."""
+
+    text: str
+    score: float
+    """What the beam search ranks by: the log-probability, divided by the length penalty"""
+    log_probability: float
+    """In nats, of the tokens and the end"""
+    tokens: list[str]
+    """With the end"""
+    attention: list[list[float]] | None
+    """A row a token, a column a region of the picture, row by row from the top left, or a frame of those that were
+    read; None without attention, and where it was not asked for"""
 
 
 @dataclass(frozen=True)
@@ -59,6 +77,13 @@ class Words:
     def encode(self, texts: Sequence[str]) -> Sequences:
         """Each with its end."""
         return Sequences.pack((self.vocabulary.encode(text, end=True) for text in texts), self.vocabulary.size)
+
+    def caption(self, found: Hypothesis) -> Caption:
+        """What was found, as text."""
+        pieces = [decode(self.vocabulary.tokenizer, [token - SPECIALS]) for token in found.tokens]
+        attention = None if found.alignment is None else found.alignment.tolist()
+        text = self.vocabulary.decode(found.tokens)
+        return Caption(text, found.score, found.log_probability, [*pieces, "<end>"], attention)
 
     def to_json(self) -> dict[str, Any]:
         return {**self.vocabulary.to_json(), "longest": self.longest}
@@ -254,11 +279,11 @@ def write(
     examples: Examples,
     device: torch.device,
     *,
-    beam: int = 1,
+    search: SearchOptions = GREEDY,
     most: int | None = None,
     aligned: bool = False,
 ) -> tuple[list[int], list[Hypothesis]]:
-    """Which examples, ascending, and the best caption found of each; beam 1 is greedy.
+    """Which examples, ascending, and the best caption found of each.
 
     most: of so many examples at most; aligned: with attention weights.
     """
@@ -270,10 +295,11 @@ def write(
 
     network.eval()
     found: dict[int, Hypothesis] = {}
-    limits = Limits(BEGIN, END, words.longest)
+    longest = max(words.longest, search.min_length) if search.max_length is None else search.max_length
+    limits = Limits(BEGIN, END, longest, search.min_length, search.no_repeat_ngram)
     for batch in in_order_of_length(examples, EVALUATED, most):
         memory = network.read(batch.to(device))
-        texts = beam_search(allowed, memory, limits, beam, LENGTH_PENALTY if beam > 1 else 0.0)
+        texts = beam_search(allowed, memory, limits, search.beam, search.penalty)
         found.update(zip(batch.rows.tolist(), (best for (best,) in texts), strict=True))
     network.train(was_training)
     rows = sorted(found)

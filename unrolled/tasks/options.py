@@ -255,6 +255,54 @@ class TranslateOptions(RecurrentOptions):
         check_fraction(self.val_fraction)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """How a translator or a captioner writes.
+
+    Attributes
+    ----------
+    beam
+        Hypotheses that it follows; 1 takes the likeliest token each time.
+    length_penalty
+        Texts are ranked by log-probability / ((5 + tokens) / 6)^this: 0 favours short ones, more longer ones. Default:
+        1; 0 with --beam 1.
+    min_length
+        Tokens of a text at least.
+    max_length
+        Tokens of a text at most. Default: by the length of its source, as in the training pairs; of a caption as many
+        as the longest of the training has.
+    no_repeat_ngram
+        No so many tokens in a row come twice in a text; 0 allows it.
+    """
+
+    beam: int = 5
+    length_penalty: float | None = None
+    min_length: int = 0
+    max_length: int | None = None
+    no_repeat_ngram: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low in (
+            ("beam", 1),
+            ("length_penalty", 0),
+            ("min_length", 0),
+            ("max_length", 0),
+            ("no_repeat_ngram", 0),
+        ):
+            value = getattr(self, name)
+            if value is not None and not low <= value < float("inf"):
+                raise InputError(f"--{name.replace('_', '-')} is {value}: it must be at least {low} and finite")
+        if self.max_length is not None and self.min_length > self.max_length:
+            raise InputError(
+                f"--min-length is {self.min_length} and --max-length {self.max_length}: give less, or more"
+            )
+
+    @property
+    def penalty(self) -> float:
+        """The length penalty."""
+        return float(self.beam > 1) if self.length_penalty is None else self.length_penalty
+
+
 def check_fraction(value: float) -> None:
     if not 0 < value < 1:
         raise InputError(f"--val-fraction is {value}: it must lie between 0 and 1")

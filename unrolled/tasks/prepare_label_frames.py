@@ -9,14 +9,13 @@ import torch
 
 from unrolled.data.batches import Examples, Sequences
 from unrolled.data.clips import Segmented, read_segments
-from unrolled.data.examples import fingerprint
 from unrolled.data.frames import Frames
 from unrolled.data.labelled import Classes
 from unrolled.data.splits import divide
 from unrolled.errors import InputError
 from unrolled.tasks.label_frames import FrameLabelerTask, resolve
 from unrolled.tasks.media_options import FrameLabelerOptions
-from unrolled.tasks.video import Shape, groups_of
+from unrolled.tasks.video import Shape, fingerprint_of, groups_of
 from unrolled.training.schedule import Clock
 
 PathLike = str | os.PathLike[str]
@@ -50,7 +49,7 @@ def prepare_frame_labeler(
     }
     task = FrameLabelerTask(options, shape, classes.names, splits, device)
     task.notes = notes
-    task.sha256 = [fingerprint([str(p) for p in part.paths], [str(s) for s in part.segments]) for part in (train, held)]
+    task.sha256 = [fingerprint_of(frames[name], part.segments) for name, part in (("train", train), ("val", held))]
     return task
 
 

@@ -4,40 +4,25 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
 from unrolled.data.captioned import read_captions
 from unrolled.data.examples import rows_of
 from unrolled.data.frames import Frames
-from unrolled.data.tokenizers import decode
-from unrolled.data.vocabulary import SPECIALS
 from unrolled.errors import InputError
 from unrolled.metrics import captions
 from unrolled.tasks.caption_video import Network, VideoCaptionTask, described, description
-from unrolled.tasks.captioning import BEAM, Words, inputs_alone, mean_loss, with_all_captions, write
+from unrolled.tasks.captioning import BEAM, Caption, Words, inputs_alone, mean_loss, with_all_captions, write
 from unrolled.tasks.media_options import VideoCaptionerOptions
+from unrolled.tasks.options import SearchOptions
 from unrolled.tasks.public_model import PublicModel
 from unrolled.tasks.video import Shape
 
 PathLike = str | os.PathLike[str]
-END = "<end>"
 GROUP = 32
 """Clips that are decoded together: no more frames than theirs are held."""
-
-
-class ClipCaption(NamedTuple):
-    text: str
-    score: float
-    """What the beam search ranks by: the log-probability, divided by the length penalty"""
-    log_probability: float
-    """In nats, of the tokens and the end"""
-    tokens: list[str]
-    """With the end"""
-    attention: list[list[float]] | None
-    """A row a token, a column a frame of those that were read; None without attention, and where it was not asked
-    for"""
 
 
 class VideoCaptioner(PublicModel):
@@ -86,48 +71,41 @@ class VideoCaptioner(PublicModel):
     def vocabulary(self) -> dict[str, Any]:
         return description(self.words, self.shape)
 
-    def caption(self, clips: Sequence[PathLike], beam: int = BEAM) -> list[str]:
-        """A sentence for each clip, a video file or a folder of pictures. beam: hypotheses of each, 1 for greedy."""
-        return [found.text for found in self.predict(clips, beam)]
+    def caption(self, clips: Sequence[PathLike], beam: int = BEAM, **how: Any) -> list[str]:
+        """A sentence for each clip, a video file or a folder of pictures. beam: hypotheses of each, 1 for greedy; how:
+        length_penalty, min_length, max_length, no_repeat_ngram (see `SearchOptions`)."""
+        return [found.text for found in self.predict(clips, beam, **how)]
 
-    def predict(self, clips: Sequence[PathLike], beam: int = BEAM, *, aligned: bool = False) -> list[ClipCaption]:
+    def predict(
+        self, clips: Sequence[PathLike], beam: int = BEAM, *, aligned: bool = False, **how: Any
+    ) -> list[Caption]:
         """The captions with their scores; aligned: with attention weights. A clip of any length is read frame by frame,
         and `frames` of it are kept."""
         if isinstance(clips, str | os.PathLike):
             raise InputError("predict takes a list of clips: put the path into brackets")
-        if beam < 1:
-            raise InputError(f"--beam is {beam}: it must be at least 1")
-        paths, found = [Path(clip) for clip in clips], list[ClipCaption]()
+        search = SearchOptions(beam=beam, **how)
+        paths, found = [Path(clip) for clip in clips], list[Caption]()
         for begin in range(0, len(paths), GROUP):
-            found += self._written(self.shape.read(paths[begin : begin + GROUP]), beam, aligned)
+            found += self._written(self.shape.read(paths[begin : begin + GROUP]), search, aligned)
         return found
 
-    def _written(self, frames: Frames, beam: int, aligned: bool = False) -> list[ClipCaption]:
-        _, found = write(self.network, self.words, inputs_alone(frames), self.device, beam=beam, aligned=aligned)
-        vocabulary = self.words.vocabulary
-        return [
-            ClipCaption(
-                vocabulary.decode(best.tokens),
-                best.score,
-                best.log_probability,
-                [*(decode(vocabulary.tokenizer, [token - SPECIALS]) for token in best.tokens), END],
-                None if best.alignment is None else best.alignment.tolist(),
-            )
-            for best in found
-        ]
+    def _written(self, frames: Frames, search: SearchOptions, aligned: bool = False) -> list[Caption]:
+        _, found = write(self.network, self.words, inputs_alone(frames), self.device, search=search, aligned=aligned)
+        return [self.words.caption(best) for best in found]
 
-    def evaluate(self, *paths: PathLike, split: str | None = None, beam: int = BEAM) -> dict[str, Any]:
+    def evaluate(self, *paths: PathLike, split: str | None = None, beam: int = BEAM, **how: Any) -> dict[str, Any]:
         """cider (0 to 10), bleu_1 to bleu_4 and rouge_l (0 to 1) of the captions that the model writes, against all
         captions of each clip; exact, the share that is one of them; val_loss (nats a token, with teacher forcing);
         clips, captions.
 
         split: train, val or test, where the data say so.
         """
+        search = SearchOptions(beam=beam, **how)
         data = read_captions(paths, encoding=self.options.encoding)
         if split is not None:
             data = data.take(rows_of(split, data.splits, data.places, "clip"))
         frames = self.shape.read(data.paths)
-        written = [found.text for found in self._written(frames, beam)]
+        written = [found.text for found in self._written(frames, search)]
         scores = captions.scores(written, data.captions)
         loss, _ = mean_loss(self.network, with_all_captions(frames, data.captions, self.words), self.device)
         return {
@@ -138,6 +116,7 @@ class VideoCaptioner(PublicModel):
             "clips": len(data),
             "captions": sum(map(len, data.captions)),
             "beam": beam,
+            **how,
         }
 
 
