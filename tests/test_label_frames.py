@@ -29,6 +29,15 @@ from unrolled.training import model_file
 SMALL: dict[str, Any] = {"hidden": 16, "features": 16, "batch": 8, "lr": 1e-2, "dropout": 0.0, "shift": 0.0}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Decoded frames go to a folder of the test's; the compiled kernels stay where they are."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unrolled.data.frame_store.cache_folder", lambda: folder)
+        yield
+
+
 @pytest.fixture(scope="module")
 def turns(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_turns(tmp_path_factory.mktemp("turns"))
@@ -95,7 +104,7 @@ def test_figures_of_evaluate_are_those_of_predict(model: FrameLabeler, turns: Pa
 
 def test_the_loss_is_pytorchs_over_the_real_frames(turns: Path) -> None:
     model = train(turns, steps=1, speed=0.0, light=0.0, scale=0.0, label_smoothing=0.1).model
-    frames = model.shape.read([turns / "clips" / f"0{n}.mkv" for n in range(3)])
+    frames = model.shape.read([turns / "clips" / f"0{n}.mkv" for n in range(3)]).frames
     labels = [np.arange(length) % 3 for length in frames.lengths]
     batch = Examples(frames, Sequences.pack(labels, 3)).batch(np.arange(3))
     assert (batch.targets == IGNORED).any()
@@ -126,6 +135,10 @@ def test_long_clips_are_cut_into_equal_pieces_for_training() -> None:
     assert frames.lengths.tolist() == [3, 4, 3, 3, 4] and labels.lengths.tolist() == [3, 4, 3, 3, 4]
     for n in range(5):
         assert frames[n][:, 0].tolist() == labels[n].tolist()
+    stored = Frames.pack(clips).take(np.array([2, 0]))  # as a cache may have them
+    frames, labels = cut(stored, [clip[:, 0].astype(np.int64) for clip in (clips[2], clips[0])], 4, 256)
+    assert [frames[n][:, 0].tolist() for n in range(4)] == [labels[n].tolist() for n in range(4)]
+    assert frames.lengths.tolist() == [4, 3, 4, 3]
 
 
 # Frames as they come

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+WIDE, STRIP = 11.0, 1.1
+"""Inches that the strip takes, and its height."""
 SHOWN = 12
 """Frames in the strip, at most."""
 NAMED = 8
@@ -61,24 +63,27 @@ def classified(frames: Sequence[np.ndarray], found: Any) -> "Figure":
 
 
 def _strip(axes: "Axes", frames: Sequence[np.ndarray], labels: Sequence[str] | None, span: int) -> None:
-    """Frames from all of the clip, at their places in time, each with its label below."""
+    """Frames from all of the clip, in equal steps, each with its label and its number below."""
     height, width = frames[0].shape[:2]
-    room = 1.62 * 12 / 1.6 / max(1.0, width / height)  # as many as stand side by side at full height
-    shown = int(min(len(frames), SHOWN, max(1, room)))
+    fitting = int(WIDE / (STRIP * width / height))  # as many as stand side by side at full height
+    shown = min(len(frames), max(6, min(SHOWN, fitting)))
     chosen = [(2 * n + 1) * len(frames) // (2 * shown) for n in range(shown)]
     for place, number in enumerate(chosen):
-        picture = frames[number]
-        box = (place * 1.04, place * 1.04 + 1, 0, height / width)
+        picture, left = frames[number], place * 1.04
+        box = (left, left + 1, 0, height / width)
         axes.imshow(picture[..., 0] if picture.shape[2] == 1 else picture, extent=box, cmap="gray", vmin=0, vmax=255)
-        name = f"{number}" if labels is None else f"{labels[number]}\n"
-        axes.text(place * 1.04 + 0.5, -0.04, name, ha="center", va="top", fontsize=12, color=INK, weight="bold")
+        lines = [(f"{number * span // len(frames)}", 9, FAINT, "normal")]
         if labels is not None:
-            axes.text(
-                place * 1.04 + 0.5, -0.04, f"\n{number * span // len(labels)}", ha="center", va="top", fontsize=8,
-                color=FAINT,
+            lines.insert(0, (labels[number], 12, INK, "bold"))
+        below = 4
+        for text, size, colour, weight in lines:
+            axes.annotate(
+                text, (left + 0.5, 0), (0, -below), textcoords="offset points", ha="center", va="top", fontsize=size,
+                color=colour, weight=weight, annotation_clip=False,
             )  # fmt: skip
+            below += size + 5
     axes.set_xlim(0, shown * 1.04 - 0.04)
-    axes.set_ylim(-0.32 if labels is not None else -0.2, height / width)
+    axes.set_ylim(0, height / width)
     axes.set_axis_off()
 
 

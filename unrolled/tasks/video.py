@@ -1,7 +1,7 @@
 """What the tasks on clips share: reading the frames, and the network from frames to features."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ from torch import nn
 
 from unrolled.cells import CELLS
 from unrolled.data import video
-from unrolled.data.batches import ExampleBatch, Examples
+from unrolled.data.batches import ExampleBatch
 from unrolled.data.clips import Clips, Segmented
 from unrolled.data.examples import fingerprint, rows_of
+from unrolled.data.frame_cache import Kept, cached
 from unrolled.data.frames import Frames
+from unrolled.data.media_files import BadFiles
 from unrolled.data.streams import IGNORED
 from unrolled.nn import Recurrent
 from unrolled.nn.augment import Variety, vary, warp
@@ -59,9 +61,15 @@ class Shape:
         grey = _are_grey(paths) if options.grey is None else options.grey
         return cls(height, width, grey, options.stride, count)
 
-    def read(self, paths: Sequence[Path], tell: Callable[[str], None] | None = None) -> Frames:
-        """The frames of all these clips."""
-        return Frames.pack([np.stack(list(self.stream(path))) for path in paths])
+    def read(self, paths: Sequence[Path], bad_files: BadFiles = "stop") -> Kept:
+        """The frames of all these clips; they are decoded once and kept on disk. bad_files: whether a clip that cannot
+        be read ends it all, or is left out and noted."""
+        recipe = "frames, version 1: " + ", ".join(f"{name}={value}" for name, value in self.to_json().items())
+        return cached(paths, recipe, self.decode, bad_files=bad_files)
+
+    def decode(self, path: Path) -> np.ndarray:
+        """(T, H, W, C)"""
+        return np.stack(list(self.stream(path)))
 
     def stream(self, path: Path) -> Any:
         """The frames (H, W, C) of a clip, one after the other."""
@@ -136,15 +144,9 @@ def groups_of(options: Any) -> list[str] | None:
     return [name.strip() for name in options.val_groups.split(",") if name.strip()]
 
 
-def shown(examples: Examples) -> Frames:
-    """The clips of examples."""
-    assert isinstance(examples.sources, Frames)
-    return examples.sources
-
-
 def fingerprint_of(frames: Frames, labels: Sequence[Any]) -> str:
     """SHA-256 of clips, as the network sees them, and what is said of each."""
-    pictures = [hashlib.sha256(np.ascontiguousarray(frames[row])).hexdigest() for row in range(len(frames))]
+    pictures = [hashlib.sha256(frames[row].tobytes()).hexdigest() for row in range(len(frames))]
     return fingerprint(pictures, [str(label) for label in labels])
 
 
