@@ -12,6 +12,7 @@ The content says what a file is, not its name.
 
 import itertools
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -20,8 +21,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unrolled.data import containers
+from unrolled.data.endings import is_cut_off
 from unrolled.data.pictures import check_file, picture_files, read_picture
 from unrolled.errors import InputError
+
+
+LONGEST = 24 * 3600.0
+"""Seconds that one frame may be shown; more are damaged times, and would be filled with frames for ever."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class Video:
     height: int
     """Of a frame as it is shown, upright."""
     frames: int | None
-    """None where neither the file nor its length says it."""
+    """As its header says; None where it does not"""
     rate: float | None
     """Frames a second, on average; None for a folder of pictures."""
 
@@ -73,9 +79,9 @@ def frames(
         yield from _pictures([files[n] for n in wanted(len(files), stride, count)], size, grey)
         return
     check_file(where)
-    total = None if count is None else sum(1 for _ in _at_equal_times(_packets(where), fps))
-    with containers.opened(f"file:{where}", str(where)) as container:
-        chosen = _at_equal_times(_timed(container, str(where)), fps)
+    total = None if count is None else sum(1 for _ in _at_equal_times(_packets(where), fps, str(where)))
+    with _opened(where) as container:
+        chosen = _at_equal_times(_timed(container, str(where)), fps, str(where))
         if total is None:
             chosen = itertools.islice(chosen, 0, None, stride)
         else:
@@ -92,15 +98,12 @@ def probe(path: str | PathLike[str]) -> Video:
         height, width, _ = read_picture(files[0]).shape
         return Video(width, height, len(files), None)
     check_file(where)
-    with containers.opened(f"file:{where}", str(where)) as container:
+    with _opened(where) as container:
         stream = containers.video_stream(container)
         first = next(containers.decoded(container, str(where)))
         height, width, _ = containers.Converter(str(where), None, True)(first).shape
         rate = stream.average_rate or stream.guessed_rate
-        count = stream.frames
-        if not count and rate and stream.duration:
-            count = round(float(stream.duration * stream.time_base * rate))
-        return Video(width, height, count or None, float(rate) if rate else None)
+        return Video(width, height, stream.frames or None, float(rate) if rate else None)
 
 
 def wanted(total: int, stride: int, count: int | None) -> np.ndarray:
@@ -128,9 +131,18 @@ def _pictures(files: list[Path], size: tuple[int, int] | None, grey: bool) -> It
         yield array
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Raises `InputError` where it is no whole video."""
+    with containers.opened(f"file:{path}", str(path)) as container:
+        if path.is_file() and is_cut_off(path, container.format.name):
+            raise InputError(f"{path} is cut off: copy it again, or leave it out")
+        yield container
+
+
 def _packets(path: Path) -> list[Shown]:
     """When the frames of a file are shown, from what it says before decoding."""
-    with containers.opened(f"file:{path}", str(path)) as container, containers.errors(str(path)):
+    with _opened(path) as container, containers.errors(str(path)):
         stream = containers.video_stream(container)
         usual = _usual(stream)
         found = [p for p in container.demux(stream) if p.size and not p.is_discard]
@@ -160,13 +172,17 @@ def _usual(stream: Any) -> float:
     return 1 / float(stream.average_rate or stream.guessed_rate or 25)
 
 
-def _at_equal_times(shown: Iterable[Shown], fps: float | None) -> Iterator[Any]:
+def _at_equal_times(shown: Iterable[Shown], fps: float | None, name: str) -> Iterator[Any]:
     """The frame that is shown at each time k / fps after the first; without `fps` each once."""
     start, given = None, 0
     for begin, end, frame in shown:
         if fps is None:
             yield frame
             continue
+        if end - begin > LONGEST:
+            raise InputError(
+                f"{name} shows a frame for {(end - begin) / 3600:,.0f} hours: leave the frames a second out"
+            )
         start = begin if start is None else start
         while given / fps < end - start - 1e-6:
             yield frame
