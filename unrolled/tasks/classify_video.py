@@ -16,6 +16,7 @@ from unrolled.cells import CELLS, Inputs, State
 from unrolled.data.batches import BucketStream, ExampleBatch, Examples, Limit, in_order_of_length
 from unrolled.engines import said
 from unrolled.metrics import classification
+from unrolled.nn.convnet import standardise, with_differences
 from unrolled.tasks.media_options import VideoClassifierOptions
 from unrolled.tasks.video import Shape, VideoNetwork, layers
 from unrolled.topologies import ManyToOne
@@ -49,7 +50,7 @@ class Network(VideoNetwork):
     """Frames of a clip to the scores of its classes. Takes resolved options."""
 
     def __init__(self, shape: Shape, classes: int, options: VideoClassifierOptions) -> None:
-        super().__init__(shape, options, differences=True)
+        super().__init__(shape, options, seen=3)
         assert options.dropout is not None
         self.topology = ManyToOne(
             layers(options, not options.one_directional), classes, options.pooling, options.dropout
@@ -62,7 +63,9 @@ class Network(VideoNetwork):
 
     def scores(self, batch: ExampleBatch) -> Tensor:
         """(B, classes)"""
-        return self.topology(self.encode(batch), batch.lengths)
+        packed = self.packed(batch)
+        features = self.encoder(with_differences(standardise(packed)).frames)
+        return self.topology(Inputs(packed.unpack(features)), batch.lengths)
 
     def engine_name(self) -> str:
         """The engine that runs the recurrent layers."""

@@ -110,12 +110,18 @@ class FrameLabeler(PublicModel):
     def _read(self, clip: Path) -> np.ndarray:
         """The probabilities (T, classes) of its frames."""
         frames = self.shape.stream(clip)
-        found = []
+        found, last = [], None
         while chunk := list(islice(frames, AT_ONCE)):
-            pictures = torch.from_numpy(np.stack(chunk)).to(self.device)
-            found.append(self.network.features(pictures.permute(0, 3, 1, 2)))
+            features, last = self._features(np.stack(chunk), last)
+            found.append(features)
         scores, _ = self.network.topology(Inputs(torch.cat(found)[:, None]))
         return torch.softmax(scores[:, 0].double(), -1).cpu().numpy()
+
+    def _features(self, frames: np.ndarray, last: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Of frames (N, H, W, C) that follow `last` (1, C, H, W): (N, F), and the last one of these."""
+        pictures = torch.from_numpy(frames).to(self.device).permute(0, 3, 1, 2)
+        before = torch.cat((pictures[:1] if last is None else last, pictures[:-1]))
+        return self.network.features(pictures, before), pictures[-1:]
 
     def _labelling(self, probabilities: np.ndarray) -> Labelling:
         best, stride = probabilities.argmax(-1), self.shape.stride
@@ -132,8 +138,8 @@ class FrameLabeler(PublicModel):
 
     @torch.inference_mode()
     def stream(self, frames: Iterable[np.ndarray]) -> Iterator[FrameLabel]:
-        """The label of each frame (H, W, C) uint8 as it comes, from it and those before it; nothing but the state of
-        the recurrent layers is kept. Only a model that was trained with `online` can.
+        """The label of each frame (H, W, C) uint8 as it comes, from it and those before it; nothing is kept but the
+        state of the recurrent layers and the last frame. Only a model that was trained with `online` can.
 
         The frames have the height, width and colours of the training's: `shape.stream` gives them so.
         """
@@ -142,11 +148,13 @@ class FrameLabeler(PublicModel):
                 "this model reads clips in both directions, so it needs their end: train one with --online for frames "
                 "as they come"
             )
-        state = self.network.topology.initial_state(1)
+        topology, last = self.network.topology, None
+        state = topology.initial_state(1)
         for number, frame in enumerate(frames):
             begun = time.perf_counter()
-            scores, state = self.network.step(torch.from_numpy(frame).to(self.device), state)
-            chances = torch.softmax(scores, -1)
+            features, last = self._features(frame[None], last)
+            scores, state = topology.step(Inputs(features), state)
+            chances = torch.softmax(scores[0], -1)
             best = int(chances.argmax())
             took = time.perf_counter() - begun
             yield FrameLabel(number * self.shape.stride, self.labels[best], float(chances[best]), took)
@@ -161,7 +169,7 @@ class FrameLabeler(PublicModel):
         read = read_segments(paths)
         if split is not None:
             read = read.take(part_asked(split, read, self.options))
-        frames = self.shape.read(read.paths)
+        frames = self.shape.read(read.paths).frames
         true = numbers_of(read, frames, Classes(self.labels), self.shape.stride)
         _, found = predict(self.network, Examples(frames, Sequences.pack(true, len(self.labels))), self.device)
         best = np.concatenate([p.argmax(-1) for p in found])

@@ -19,7 +19,7 @@ from unrolled.data.streams import IGNORED
 from unrolled.engines import said
 from unrolled.metrics import segments
 from unrolled.tasks.media_options import FrameLabelerOptions
-from unrolled.tasks.video import Shape, VideoNetwork, layers
+from unrolled.tasks.video import AT_ONCE, Shape, VideoNetwork, layers
 from unrolled.topologies import ManyToMany
 from unrolled.training.task import Evaluation
 
@@ -52,7 +52,7 @@ class Network(VideoNetwork):
     """Frames of a clip to the scores of each frame's classes. Takes resolved options."""
 
     def __init__(self, shape: Shape, classes: int, options: FrameLabelerOptions) -> None:
-        super().__init__(shape, options, differences=False)
+        super().__init__(shape, options, seen=2)
         assert options.dropout is not None
         self.topology = ManyToMany(layers(options, not options.online), classes, options.dropout)
 
@@ -65,12 +65,19 @@ class Network(VideoNetwork):
 
     def scores(self, batch: ExampleBatch) -> Tensor:
         """(T, B, classes)"""
-        return self.topology(self.encode(batch), None, batch.lengths)[0]
+        packed = self.packed(batch)
+        frames, before = packed.frames, packed.before
+        if self.training:
+            features = self.features(frames, frames[before])
+        else:  # a few at a time, so that a long clip takes little memory
+            parts = zip(frames.split(AT_ONCE), before.split(AT_ONCE), strict=True)
+            features = torch.cat([self.features(part, frames[at]) for part, at in parts])
+        return self.topology(Inputs(packed.unpack(features)), None, batch.lengths)[0]
 
-    def step(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
-        """One frame (H, W, C) to its scores (classes,) and the new state."""
-        scores, state = self.topology.step(Inputs(self.features(frame.permute(2, 0, 1)[None])), state)
-        return scores[0], state
+    def features(self, frames: Tensor, before: Tensor) -> Tensor:
+        """Frames (N, C, H, W), and the frame before each, to (N, F): what there is, and what has changed."""
+        x = (frames.float() - 127.5) / 64
+        return self.encoder(torch.cat((x, (frames.float() - before) / 64), 1))
 
     def engine_name(self) -> str:
         """The engine that runs the recurrent layers."""

@@ -20,6 +20,8 @@ class VideoOptions(TrainingOptions):
         Frames without colour. Default: where the clips have none.
     stride
         Every so many frames of a clip.
+    bad_files
+        stop at a clip that is missing or cannot be read, or skip it and say so.
     val_fraction
         Part of the clips that is kept for validation, where no split is given; drawn by --seed. Clips of one group
         stay together.
@@ -54,6 +56,7 @@ class VideoOptions(TrainingOptions):
     size: int | None = None
     grey: bool | None = None
     stride: int = 1
+    bad_files: Literal["stop", "skip"] = "stop"
     val_fraction: float = 0.1
     cell: str | None = None
     hidden: int | None = None
@@ -72,6 +75,7 @@ class VideoOptions(TrainingOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._one_of("cell", CELLS)
+        self._one_of("bad_files", ("stop", "skip"))
         for name in ("hidden", "layers", "features", "stride"):
             self._at_least(name, above=0)
         self._at_least("size", low=8)

@@ -8,13 +8,12 @@ import torch
 
 from unrolled.data.batches import Examples
 from unrolled.data.clips import Clips, read_clips
-from unrolled.data.examples import fingerprint
 from unrolled.data.labelled import Classes
 from unrolled.data.splits import divide
 from unrolled.errors import InputError
 from unrolled.tasks.classify_video import VideoClassifierTask, resolve
 from unrolled.tasks.media_options import VideoClassifierOptions
-from unrolled.tasks.video import Shape, groups_of
+from unrolled.tasks.video import Shape, fingerprint_of, groups_of
 from unrolled.training.schedule import Clock
 
 PathLike = str | os.PathLike[str]
@@ -37,13 +36,16 @@ def prepare_video_classifier(
     options = resolve(options)
     classes = Classes(vocabulary["labels"]) if vocabulary else Classes.of(train, "clips")
     shape = Shape(**vocabulary["shape"]) if vocabulary else Shape.of(train.paths, options, options.frames)
-    splits = {
-        name: Examples(shape.read(part.paths), classes.numbers(part))
-        for name, part in (("train", train), ("val", held))
-    }
+    splits, digests = {}, []
+    for name, part in (("train", train), ("val", held)):
+        numbers = classes.numbers(part)
+        kept = shape.read(part.paths, options.bad_files)
+        notes += kept.notes
+        splits[name] = Examples(kept.frames, numbers[kept.rows])
+        digests.append(fingerprint_of(kept.frames, numbers[kept.rows].tolist()))
     task = VideoClassifierTask(options, shape, classes.names, splits, device)
     task.notes = notes
-    task.sha256 = [fingerprint([str(p) for p in part.paths], part.labels) for part in (train, held)]
+    task.sha256 = digests
     return task
 
 
@@ -51,9 +53,9 @@ def _read(
     paths: Sequence[PathLike], options: VideoClassifierOptions, val: Sequence[PathLike] | None
 ) -> tuple[Clips, Clips, list[str]]:
     """The clips to train on and to validate on."""
-    read = read_clips(paths)
+    read = read_clips(paths, bad_files=options.bad_files)
     if val is not None:
-        other = read_clips(val)
+        other = read_clips(val, bad_files=options.bad_files)
         return read, other, [*read.notes, *other.notes]
     parts = divide(
         len(read),

@@ -1,24 +1,27 @@
 """What the tasks on clips share: reading the frames, and the network from frames to features."""
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from unrolled.cells import CELLS, Inputs
+from unrolled.cells import CELLS
 from unrolled.data import video
 from unrolled.data.batches import ExampleBatch
 from unrolled.data.clips import Clips, Segmented
-from unrolled.data.examples import rows_of
+from unrolled.data.examples import fingerprint, rows_of
+from unrolled.data.frame_cache import Kept, cached
 from unrolled.data.frames import Frames
+from unrolled.data.media_files import BadFiles
 from unrolled.data.streams import IGNORED
 from unrolled.nn import Recurrent
 from unrolled.nn.augment import Variety, vary, warp
-from unrolled.nn.convnet import FrameEncoder, pack, standardise, with_differences
+from unrolled.nn.convnet import FrameEncoder, Packed, pack
 from unrolled.tasks.media_options import VideoOptions
 
 LONGEST_SIDE = 64
@@ -58,9 +61,15 @@ class Shape:
         grey = _are_grey(paths) if options.grey is None else options.grey
         return cls(height, width, grey, options.stride, count)
 
-    def read(self, paths: Sequence[Path], tell: Callable[[str], None] | None = None) -> Frames:
-        """The frames of all these clips."""
-        return Frames.pack([np.stack(list(self.stream(path))) for path in paths])
+    def read(self, paths: Sequence[Path], bad_files: BadFiles = "stop") -> Kept:
+        """The frames of all these clips; they are decoded once and kept on disk. bad_files: whether a clip that cannot
+        be read ends it all, or is left out and noted."""
+        recipe = "frames, version 1: " + ", ".join(f"{name}={value}" for name, value in self.to_json().items())
+        return cached(paths, recipe, self.decode, bad_files=bad_files)
+
+    def decode(self, path: Path) -> np.ndarray:
+        """(T, H, W, C)"""
+        return np.stack(list(self.stream(path)))
 
     def stream(self, path: Path) -> Any:
         """The frames (H, W, C) of a clip, one after the other."""
@@ -82,21 +91,15 @@ def _are_grey(paths: Sequence[Path]) -> bool:
 class VideoNetwork(nn.Module):
     """Clips to features a frame; the tasks' networks go on from there. Takes resolved options.
 
-    differences: each frame with what changes from and to its neighbours; of each clip, light and contrast are made
-    alike. Without it a frame stands alone, so it can be read while the clip goes on.
+    seen: how many pictures the encoder sees of a frame: the frame itself, and what changes.
     """
 
-    def __init__(self, shape: Shape, options: Any, differences: bool) -> None:
+    def __init__(self, shape: Shape, options: Any, seen: int) -> None:
         super().__init__()
         assert options.features and options.dropout is not None
-        self.options, self.differences = options, differences
+        self.options = options
         self.encoder = FrameEncoder(
-            shape.height,
-            shape.width,
-            shape.channels * (3 if differences else 1),
-            options.features,
-            WIDTHS,
-            options.dropout,
+            shape.height, shape.width, seen * shape.channels, options.features, WIDTHS, options.dropout
         )
         names = ("shift", "scale", "turn", "light", "speed", "flip", "cover")
         self.variety = Variety(**{name: getattr(options, name) for name in names})
@@ -113,24 +116,10 @@ class VideoNetwork(nn.Module):
             targets = torch.where(real, targets[at, columns], IGNORED)
         return batch._replace(inputs=inputs, lengths=lengths, targets=targets)
 
-    def encode(self, batch: ExampleBatch) -> Inputs:
-        """(T, B, F)"""
+    def packed(self, batch: ExampleBatch) -> Packed:
+        """The real frames, in training each clip a little changed."""
         packed = pack(batch.inputs, batch.lengths)
-        if self.training:
-            packed = vary(packed, self.variety)
-        if self.differences:
-            return Inputs(packed.unpack(self.features(with_differences(standardise(packed)).frames)))
-        return Inputs(packed.unpack(self.features(packed.frames)))
-
-    def features(self, frames: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, F). Outside of a training a few at a time, so that a long clip takes little memory."""
-        if self.training:
-            return self.encoder(self._scaled(frames))
-        return torch.cat([self.encoder(self._scaled(part)) for part in frames.split(AT_ONCE)])
-
-    def _scaled(self, frames: Tensor) -> Tensor:
-        """0 to 255 to about -2 to 2, where nothing has been made alike before."""
-        return frames if self.differences else (frames.float() - 127.5) / 64
+        return vary(packed, self.variety) if self.training else packed
 
 
 def layers(options: Any, bidirectional: bool) -> Recurrent:
@@ -153,6 +142,12 @@ def groups_of(options: Any) -> list[str] | None:
     if options.val_groups is None:
         return None
     return [name.strip() for name in options.val_groups.split(",") if name.strip()]
+
+
+def fingerprint_of(frames: Frames, labels: Sequence[Any]) -> str:
+    """SHA-256 of clips, as the network sees them, and what is said of each."""
+    pictures = [hashlib.sha256(frames[row].tobytes()).hexdigest() for row in range(len(frames))]
+    return fingerprint(pictures, [str(label) for label in labels])
 
 
 def part_asked(split: str, clips: Clips | Segmented, options: Any) -> np.ndarray:
