@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unrolled.tasks.frame_labeler import FrameLabeler as FrameLabeler
+    from unrolled.tasks.image_captioner import ImageCaptioner as ImageCaptioner
     from unrolled.tasks.models import LanguageModel as LanguageModel
     from unrolled.tasks.models import load as load
     from unrolled.tasks.text_classifier import TextClassifier as TextClassifier
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _LAZY = {
+    "ImageCaptioner": "unrolled.tasks.image_captioner",
     "FrameLabeler": "unrolled.tasks.frame_labeler",
     "LanguageModel": "unrolled.tasks.models",
     "TextClassifier": "unrolled.tasks.text_classifier",

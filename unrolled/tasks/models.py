@@ -18,6 +18,7 @@ from unrolled.decoding.search import Limits, beam_search, stepper
 from unrolled.decoding.writers import writer_for
 from unrolled.errors import InputError
 from unrolled.tasks.frame_labeler import FrameLabeler
+from unrolled.tasks.image_captioner import ImageCaptioner
 from unrolled.tasks.language_model import LanguageModelTask, Network, evaluate
 from unrolled.tasks.options import LanguageModelOptions
 from unrolled.tasks.public_model import PublicModel
@@ -177,7 +178,8 @@ class _Row:
 
 
 MODELS: dict[str, Any] = {
-    model.task: model for model in (LanguageModel, TextClassifier, Translator, VideoClassifier, FrameLabeler)
+    model.task: model
+    for model in (LanguageModel, TextClassifier, Translator, ImageCaptioner, VideoClassifier, FrameLabeler)
 }
 """The class of each task's models."""
 

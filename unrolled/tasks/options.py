@@ -257,7 +257,7 @@ class TranslateOptions(RecurrentOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
-    """How a translator writes.
+    """How a translator or a captioner writes.
 
     Attributes
     ----------
@@ -267,11 +267,12 @@ class SearchOptions:
         Texts are ranked by log-probability / ((5 + tokens) / 6)^this: 0 favours short ones, more longer ones. Default:
         1; 0 with --beam 1.
     min_length
-        Tokens of a translation at least.
+        Tokens of a text at least.
     max_length
-        Tokens of a translation at most. Default: by the length of its source, as in the training pairs.
+        Tokens of a text at most. Default: by the length of its source, as in the training pairs; of a caption as many
+        as the longest of the training has.
     no_repeat_ngram
-        No so many tokens in a row come twice in a translation; 0 allows it.
+        No so many tokens in a row come twice in a text; 0 allows it.
     """
 
     beam: int = 5
