@@ -22,7 +22,7 @@ LINES: dict[str, Callable[[str, Any], str]] = {
 }
 """What is printed of a text and what was found."""
 
-WRITERS = ("translate", "caption-image")
+WRITERS = ("translate", "caption-image", "caption-video")
 """Tasks whose models write, and search for what they write."""
 SEARCH = "--beam, --length-penalty, --min-length, --max-length and --no-repeat-ngram"
 
@@ -46,7 +46,8 @@ def predict(
     """Label or translate texts: a line each. A classifier gives the label, its probability and the text.
 
     Or label clips: for a classifier of clips as for texts; for a labeler of frames a line a segment, with clip, first
-    frame, the frame after the last, label and probability. Or caption pictures: path, a tab and the caption.
+    frame, the frame after the last, label and probability. Or caption pictures or clips: path,
+    a tab and the caption.
 
     Parameters
     ----------
@@ -71,9 +72,10 @@ def predict(
     if loaded.task in predict_pictures.TASKS:
         return predict_pictures.predict_pictures(model, loaded, inputs, searched(search), picture, json)
     if loaded.task in predict_clips.TASKS:
-        if search is not None:
+        if search is not None and loaded.task not in WRITERS:
             raise InputError(f"{SEARCH} are for what writes, and {model} is a model for {loaded.task}: leave them out")
-        return predict_clips.predict_clips(model, loaded, inputs, picture, json)
+        how = searched(search) if loaded.task in WRITERS else {}
+        return predict_clips.predict_clips(model, loaded, inputs, how, picture, json)
     if picture is not None:
         raise InputError(
             f"--picture is for models of clips and pictures, and {model} is a model for {loaded.task}: leave it out"

@@ -24,6 +24,7 @@ from unrolled.tasks.options import LanguageModelOptions
 from unrolled.tasks.public_model import PublicModel
 from unrolled.tasks.text_classifier import TextClassifier
 from unrolled.tasks.translator import Translator
+from unrolled.tasks.video_captioner import VideoCaptioner
 from unrolled.tasks.video_classifier import VideoClassifier
 from unrolled.topologies import ManyToMany, Memory
 from unrolled.training import model_file
@@ -179,7 +180,15 @@ class _Row:
 
 MODELS: dict[str, Any] = {
     model.task: model
-    for model in (LanguageModel, TextClassifier, Translator, ImageCaptioner, VideoClassifier, FrameLabeler)
+    for model in (
+        LanguageModel,
+        TextClassifier,
+        Translator,
+        ImageCaptioner,
+        VideoCaptioner,
+        VideoClassifier,
+        FrameLabeler,
+    )
 }
 """The class of each task's models."""
 
