@@ -8,12 +8,16 @@ from typing import Any
 from unrolled.app.output import print_json
 from unrolled.errors import InputError
 
-TASKS = ("classify-video", "label-frames")
+TASKS = ("caption-video", "classify-video", "label-frames")
 """Whose models read clips."""
 
 
-def predict_clips(name: Path, model: Any, inputs: tuple[str, ...], picture: Path | None, json: bool) -> int:
-    """Print what the model finds in these clips, and draw it if wanted."""
+def predict_clips(
+    name: Path, model: Any, inputs: tuple[str, ...], how: dict[str, Any], picture: Path | None, json: bool
+) -> int:
+    """Print what the model finds in these clips, and draw it if wanted; `how` a captioner searches."""
+    if model.task == "caption-video":
+        how = {**how, "aligned": json or picture is not None}
     if picture is not None:
         from unrolled.inspection import pictures
 
@@ -24,7 +28,7 @@ def predict_clips(name: Path, model: Any, inputs: tuple[str, ...], picture: Path
         return _live(model, json)
     rows: list[dict[str, Any]] = []
     for clip in _clips(inputs):
-        (found,) = model.predict([clip])
+        (found,) = model.predict([clip], **how)
         if json:
             rows.append({"clip": clip, **_described(found)})
         else:
@@ -56,6 +60,8 @@ def _print(clip: str, found: Any) -> None:
     if hasattr(found, "segments"):
         for s in found.segments:
             print(f"{clip}\t{s.begin}\t{s.end}\t{s.label}\t{s.probability:.4f}")
+    elif hasattr(found, "text"):
+        print(f"{clip}\t{' '.join(found.text.split())}")
     else:
         print(f"{found.label}\t{found.probability:.4f}\t{clip}")
 

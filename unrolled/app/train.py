@@ -9,7 +9,12 @@ from cyclopts import App, Parameter
 
 from unrolled.app.output import JsonFlag, print_json, say_what_takes_long
 from unrolled.app.process import STARTED
-from unrolled.tasks.media_options import FrameLabelerOptions, VideoClassifierOptions
+from unrolled.tasks.media_options import (
+    FrameLabelerOptions,
+    ImageCaptionerOptions,
+    VideoCaptionerOptions,
+    VideoClassifierOptions,
+)
 from unrolled.tasks.options import LanguageModelOptions, TextClassifierOptions, TranslateOptions
 from unrolled.training.options import TrainingOptions
 
@@ -20,6 +25,8 @@ NEXT = {
     "language-model": 'sample {out} --prompt "…" --length 500 --temperature 0.8',
     "classify-text": "predict {out} TEXT",
     "translate": "predict {out} TEXT",
+    "caption-image": "predict {out} PICTURE",
+    "caption-video": "predict {out} CLIP",
     "classify-video": "predict {out} CLIP",
     "label-frames": "predict {out} CLIP",
 }
@@ -27,6 +34,8 @@ NEXT = {
 TOPOLOGIES = {
     "classify-text": "many_to_one",
     "translate": "sequence_to_sequence",
+    "caption-image": "one_to_many",
+    "caption-video": "sequence_to_sequence",
     "classify-video": "many_to_one",
     "label-frames": "many_to_many",
 }
@@ -115,6 +124,47 @@ def train_translate(
         Pairs to validate on, in the same form, instead of a part of the training pairs.
     """
     return _train("translate", files, val, options or TranslateOptions(), output or Output())
+
+
+@train.command(name="caption-image")
+def train_caption_image(
+    *files: Path,
+    val: Path | None = None,
+    options: Annotated[ImageCaptionerOptions | None, Parameter(name="*")] = None,
+    output: Output | None = None,
+) -> int:
+    """Train a captioner: a picture in, a sentence out. A pretrained image network (--backbone) sees, and what it sees
+    is computed once and kept in the cache.
+
+    Parameters
+    ----------
+    files
+        A folder of pictures with their captions (captions.csv with image, caption and where wanted split;
+        metadata.jsonl; or a *.token.txt), or that file; the pictures lie beside it or in images/.
+    val
+        Captioned pictures to validate on, in the same form, instead of a part of the training pictures.
+    """
+    return _train("caption-image", files, val, options or ImageCaptionerOptions(), output or Output())
+
+
+@train.command(name="caption-video")
+def train_caption_video(
+    *files: Path,
+    val: Path | None = None,
+    options: Annotated[VideoCaptionerOptions | None, Parameter(name="*")] = None,
+    output: Output | None = None,
+) -> int:
+    """Train a captioner of clips: a video in, a sentence out.
+
+    Parameters
+    ----------
+    files
+        A table (captions.csv, metadata.jsonl) with columns path and caption, and where wanted split, a row a caption;
+        or a folder with one. A clip is a video file or a folder of pictures.
+    val
+        Captioned clips to validate on, in the same form, instead of a part of the training clips.
+    """
+    return _train("caption-video", files, val, options or VideoCaptionerOptions(), output or Output())
 
 
 @train.command(name="classify-video")
@@ -229,7 +279,7 @@ def _summary(fitted: "Fitted", out: Path) -> dict[str, Any]:
         "topology": getattr(options, "topology", TOPOLOGIES.get(fitted.model.task)),
         "cell": options.cell,
         "engine": fitted.engine,
-        "parameters": sum(p.numel() for p in fitted.model.network.parameters()),
+        "parameters": sum(p.numel() for p in fitted.model.network.parameters() if p.requires_grad),
         "seconds": result.seconds,
         "steps": result.steps,
         "best_step": result.best_step,

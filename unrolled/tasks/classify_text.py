@@ -18,6 +18,7 @@ from unrolled.data.tokenizers import SPACED, Tokenizer
 from unrolled.engines import said
 from unrolled.metrics import classification
 from unrolled.nn import Recurrent
+from unrolled.nn.dropout import embedding_dropout
 from unrolled.tasks.options import TextClassifierOptions
 from unrolled.topologies import ManyToOne
 from unrolled.training.task import Evaluation
@@ -64,6 +65,8 @@ class Network(nn.Module):
             options.hidden,
             options.layers,
             dropout=options.dropout,
+            locked=options.locked,
+            weight_drop=options.weight_drop,
             bidirectional=not options.one_directional,
             forget_bias=1.0 if options.cell == "lstm" else None,
             orthogonal=True,
@@ -83,7 +86,7 @@ class Network(nn.Module):
 
     def scores(self, batch: ExampleBatch) -> Tensor:
         """(B, classes)"""
-        x = F.embedding(batch.inputs, self.table)
+        x = F.embedding(batch.inputs, embedding_dropout(self.table, self.options.embedding_dropout, self.training))
         if self.training:
             hide = torch.rand(batch.inputs.shape, device=x.device) < self.options.token_dropout
             x = torch.where(hide[..., None], self.hidden_token, x)

@@ -29,7 +29,8 @@ from unrolled.decoding.search import Hypothesis, Limits, beam_search, stepper
 from unrolled.engines import said
 from unrolled.metrics import translation
 from unrolled.nn import Recurrent
-from unrolled.tasks.options import TranslateOptions
+from unrolled.nn.dropout import embedding_dropout
+from unrolled.tasks.options import SearchOptions, TranslateOptions
 from unrolled.topologies import Memory, SequenceToSequence
 from unrolled.training.task import Evaluation
 
@@ -53,7 +54,7 @@ READ = 10_000
 """Tokens of a text to translate, at most: with more, what has been read drowns, and each step looks at all of it."""
 WRITTEN = 500
 """Translations that a validation writes, at most."""
-LENGTH_PENALTY = 1.0
+GREEDY = SearchOptions(beam=1)
 
 
 def resolve(options: TranslateOptions) -> TranslateOptions:
@@ -133,6 +134,8 @@ class Network(nn.Module):
                 hidden,
                 o.layers,
                 dropout=o.dropout,
+                locked=o.locked,
+                weight_drop=o.weight_drop,
                 bidirectional=bidirectional,
                 forget_bias=1.0 if o.cell == "lstm" else None,
                 orthogonal=True,
@@ -166,6 +169,7 @@ class Network(nn.Module):
         return self.topology.encode(self._embed(batch.inputs, self.source_table), batch.lengths)
 
     def _embed(self, tokens: Tensor, table: Tensor) -> Inputs:
+        table = embedding_dropout(table, self.options.embedding_dropout, self.training)
         if not self.training or not self.options.dropout:
             return Inputs(tokens, table)
         x = F.embedding(tokens, table)
@@ -270,11 +274,11 @@ def write(
     examples: Examples,
     device: torch.device,
     *,
-    beam: int = 1,
+    search: SearchOptions = GREEDY,
     most: int | None = None,
     aligned: bool = False,
 ) -> tuple[list[int], list[Hypothesis]]:
-    """Which examples, ascending, and the best translation found of each; beam 1 is greedy.
+    """Which examples, ascending, and the best translation found of each.
 
     most: of so many examples at most; aligned: with attention weights.
     """
@@ -288,8 +292,11 @@ def write(
     found: dict[int, Hypothesis] = {}
     for batch in in_order_of_length(examples, EVALUATED, most):
         batch = batch.to(device)
-        limits = Limits(BEGIN, END, languages.limits(batch.lengths))
-        texts = beam_search(allowed, network.read(batch), limits, beam, LENGTH_PENALTY if beam > 1 else 0.0)
+        longest: Tensor | int | None = search.max_length
+        if longest is None:
+            longest = languages.limits(batch.lengths).clamp(min=search.min_length)
+        limits = Limits(BEGIN, END, longest, search.min_length, search.no_repeat_ngram)
+        texts = beam_search(allowed, network.read(batch), limits, search.beam, search.penalty)
         found.update(zip(batch.rows.tolist(), (best for (best,) in texts), strict=True))
     network.train(was_training)
     rows = sorted(found)
