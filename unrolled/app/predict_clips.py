@@ -108,11 +108,13 @@ def label_live(model: Any, inputs: tuple[str, ...], follow: bool, json: bool) ->
 def _draw(model: Any, clip: str, found: Any, picture: Path) -> None:
     """The frames with what the model says of them."""
     from unrolled.data import video
-    from unrolled.inspection import pictures, timeline
+    from unrolled.inspection import clip_captions, pictures, timeline
 
     frames = list(video.frames(clip, stride=model.shape.stride, count=model.shape.count))
     if hasattr(found, "segments"):
         drawn = timeline.labelled(frames, found, model.labels)
+    elif hasattr(found, "text"):
+        drawn = clip_captions.captioned(frames, found)
     else:
         drawn = timeline.classified(frames, found)
     pictures.save(drawn, picture)
