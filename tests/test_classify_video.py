@@ -93,6 +93,17 @@ def test_what_the_frames_are_like_is_found_out(ways: Path, tmp_path: Path) -> No
     assert train(tmp_path, steps=1, size=20, val_fraction=0.4).model.shape.width == 20
 
 
+def test_a_model_that_learnt_from_mirror_images_labels_both_alike(ways: Path, tmp_path: Path) -> None:
+    """Mirrored, a clip that goes left goes right: the opposite of what the labels say, and no difference to it."""
+    model = train(ways, steps=3, flip=True).model
+    clip = ways / "left" / "00.mkv"
+    mirrored = write_clip(tmp_path / "m.mkv", [frame.repeat(3, 2)[:, ::-1] for frame in model.shape.stream(clip)])
+    one, other = model.predict([clip, mirrored])
+    assert one.probabilities == pytest.approx(other.probabilities, abs=1e-6)
+    plain = train(ways, steps=3).model.predict([clip, mirrored])
+    assert abs(plain[0].probabilities["left"] - plain[1].probabilities["left"]) > 1e-4
+
+
 # Groups, and what is measured
 
 

@@ -17,7 +17,9 @@ WIDE, STRIP = 11.0, 1.1
 SHOWN = 12
 """Frames in the strip, at most."""
 NAMED = 8
-"""Labels with a curve of their own; there is no telling more apart."""
+"""Labels of a clip that are shown, and curves: there is no telling more apart."""
+LIKELY = 0.15
+"""A label has a curve if its probability reaches this somewhere."""
 CURVES = ("#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860", "#da8bc3", "#64b5cd")
 FILLS = ("#b8cdf0", "#f4cfae", "#b8dfb8", "#f4b8b8", "#cfc6e6", "#d8c9bd", "#f2cfe6", "#c3e3ec")
 
@@ -102,13 +104,11 @@ def _segments(axes: "Axes", segments: Sequence[Any], fills: dict[str, str], span
 
 
 def _curves(axes: "Axes", found: Any, labels: Sequence[str], span: int) -> None:
-    """The probability of each label that occurs, over time."""
-    stride = span / len(found.labels)
-    time = (np.arange(len(found.labels)) + 0.5) * stride
-    counts = {label: found.labels.count(label) for label in dict.fromkeys(found.labels)}
-    for n, label in enumerate(sorted(counts, key=lambda name: -counts[name])[:NAMED]):
-        values = found.probabilities[:, list(labels).index(label)]
-        axes.plot(time, values, color=CURVES[n], linewidth=1.8, label=label)
+    """The probability of each label that is likely somewhere, over time; the likeliest first."""
+    time = (np.arange(len(found.labels)) + 0.5) * span / len(found.labels)
+    likely = [n for n in np.argsort(-found.probabilities.sum(0)) if found.probabilities[:, n].max() >= LIKELY]
+    for colour, number in zip(CURVES, likely, strict=False):
+        axes.plot(time, found.probabilities[:, number], color=colour, linewidth=1.8, label=labels[number])
     axes.set_xlim(0, span)
     axes.set_ylim(0, 1.05)
     axes.set_xlabel("frame", fontsize=10, color=INK)
