@@ -5,9 +5,9 @@
 speakers: lip_words, all clips of the speakers F02, F07, F11 and M04 are measured, none of them is trained on;
 repetitions: the instances 8 to 10 of every word and speaker. Both beside two bags of frames: the same convolutions on
 single frames, their mean over time and no recurrence, trained as long, and a logistic regression of the frames' mean
-and standard deviation over time. fingerspelling, sprites: a label a frame, measured on their split val, beside a
-nearest neighbour of each frame alone. Only the last model is measured: no choice was
-made on what is measured (--eval-every). Prints a JSON line a training. Needs unrolled[bench].
+and standard deviation over time. fingerspelling, sprites: a label a frame, measured on their split val, beside the
+nearest neighbour of each frame alone. Only the last model is measured, so no choice is made on what is measured.
+Prints a JSON line a training. Needs unrolled[bench].
 """
 
 import argparse

@@ -12,10 +12,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+WIDE, STRIP = 11.0, 1.1
+"""Inches that the strip takes, and its height."""
 SHOWN = 12
 """Frames in the strip, at most."""
 NAMED = 8
-"""Labels with a curve of their own; there is no telling more apart."""
+"""Labels of a clip that are shown, and curves: there is no telling more apart."""
+LIKELY = 0.15
+"""A label has a curve if its probability reaches this somewhere."""
 CURVES = ("#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860", "#da8bc3", "#64b5cd")
 FILLS = ("#b8cdf0", "#f4cfae", "#b8dfb8", "#f4b8b8", "#cfc6e6", "#d8c9bd", "#f2cfe6", "#c3e3ec")
 
@@ -61,24 +65,27 @@ def classified(frames: Sequence[np.ndarray], found: Any) -> "Figure":
 
 
 def _strip(axes: "Axes", frames: Sequence[np.ndarray], labels: Sequence[str] | None, span: int) -> None:
-    """Frames from all of the clip, at their places in time, each with its label below."""
+    """Frames from all of the clip, in equal steps, each with its label and its number below."""
     height, width = frames[0].shape[:2]
-    room = 1.62 * 12 / 1.6 / max(1.0, width / height)  # as many as stand side by side at full height
-    shown = int(min(len(frames), SHOWN, max(1, room)))
+    fitting = int(WIDE / (STRIP * width / height))  # as many as stand side by side at full height
+    shown = min(len(frames), max(6, min(SHOWN, fitting)))
     chosen = [(2 * n + 1) * len(frames) // (2 * shown) for n in range(shown)]
     for place, number in enumerate(chosen):
-        picture = frames[number]
-        box = (place * 1.04, place * 1.04 + 1, 0, height / width)
+        picture, left = frames[number], place * 1.04
+        box = (left, left + 1, 0, height / width)
         axes.imshow(picture[..., 0] if picture.shape[2] == 1 else picture, extent=box, cmap="gray", vmin=0, vmax=255)
-        name = f"{number}" if labels is None else f"{labels[number]}\n"
-        axes.text(place * 1.04 + 0.5, -0.04, name, ha="center", va="top", fontsize=12, color=INK, weight="bold")
+        lines = [(f"{number * span // len(frames)}", 9, FAINT, "normal")]
         if labels is not None:
-            axes.text(
-                place * 1.04 + 0.5, -0.04, f"\n{number * span // len(labels)}", ha="center", va="top", fontsize=8,
-                color=FAINT,
+            lines.insert(0, (labels[number], 12, INK, "bold"))
+        below = 4
+        for text, size, colour, weight in lines:
+            axes.annotate(
+                text, (left + 0.5, 0), (0, -below), textcoords="offset points", ha="center", va="top", fontsize=size,
+                color=colour, weight=weight, annotation_clip=False,
             )  # fmt: skip
+            below += size + 5
     axes.set_xlim(0, shown * 1.04 - 0.04)
-    axes.set_ylim(-0.32 if labels is not None else -0.2, height / width)
+    axes.set_ylim(0, height / width)
     axes.set_axis_off()
 
 
@@ -97,13 +104,11 @@ def _segments(axes: "Axes", segments: Sequence[Any], fills: dict[str, str], span
 
 
 def _curves(axes: "Axes", found: Any, labels: Sequence[str], span: int) -> None:
-    """The probability of each label that occurs, over time."""
-    stride = span / len(found.labels)
-    time = (np.arange(len(found.labels)) + 0.5) * stride
-    counts = {label: found.labels.count(label) for label in dict.fromkeys(found.labels)}
-    for n, label in enumerate(sorted(counts, key=lambda name: -counts[name])[:NAMED]):
-        values = found.probabilities[:, list(labels).index(label)]
-        axes.plot(time, values, color=CURVES[n], linewidth=1.8, label=label)
+    """The probability of each label that is likely somewhere, over time; the likeliest first."""
+    time = (np.arange(len(found.labels)) + 0.5) * span / len(found.labels)
+    likely = [n for n in np.argsort(-found.probabilities.sum(0)) if found.probabilities[:, n].max() >= LIKELY]
+    for colour, number in zip(CURVES, likely, strict=False):
+        axes.plot(time, found.probabilities[:, number], color=colour, linewidth=1.8, label=labels[number])
     axes.set_xlim(0, span)
     axes.set_ylim(0, 1.05)
     axes.set_xlabel("frame", fontsize=10, color=INK)
