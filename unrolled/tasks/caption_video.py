@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unrolled.cells import CELLS, Inputs
 from unrolled.data.batches import BucketStream, ExampleBatch, Examples, Limit
@@ -16,7 +16,7 @@ from unrolled.data.frames import Frames
 from unrolled.engines import said
 from unrolled.nn import Recurrent
 from unrolled.nn.augment import Variety, vary, warp
-from unrolled.nn.convnet import FrameEncoder, pack, with_differences
+from unrolled.nn.convnet import FrameEncoder, Packed, pack
 from unrolled.tasks.captioning import CaptionNetwork, CaptionTask, Words
 from unrolled.tasks.media_options import VideoCaptionerOptions
 from unrolled.tasks.video import AT_ONCE, WIDTHS, Shape
@@ -95,12 +95,21 @@ class Network(CaptionNetwork):
             at, lengths = warp(lengths, self.variety.speed)
             inputs = inputs[at, torch.arange(len(lengths), device=at.device)]
         packed = pack(inputs, lengths)
-        packed = vary(packed, self.variety) if self.training else packed._replace(frames=packed.frames.float())
-        packed = with_differences(packed._replace(frames=(packed.frames - 127.5) / 64))  # about -2 to 2
-        parts = (packed.frames,) if self.training else packed.frames.split(AT_ONCE)
-        features = packed.unpack(torch.cat([self.frames(part) for part in parts]))
+        packed = vary(packed, self.variety) if self.training else packed
+        count = len(packed.frames)
+        # outside of a training a few at a time, so that many clips take little memory
+        parts = torch.arange(count, device=inputs.device).split(count if self.training else AT_ONCE)
+        features = packed.unpack(torch.cat([self._features(packed, part) for part in parts]))
         values, final = self.encoder.unroll(Inputs(features), None, lengths)
         return self.topology.remember(final[0].transpose(0, 1).flatten(1), values, lengths)
+
+    def _features(self, packed: Packed, chosen: Tensor) -> Tensor:
+        """These frames (n,), each with what changes towards it and after it, to (n, F)."""
+        now, before, after = (
+            (packed.frames[rows].float() - 127.5) / 64  # about -2 to 2
+            for rows in (chosen, packed.before[chosen], packed.after[chosen])
+        )
+        return self.frames(torch.cat((now, now - before, after - now), 1))
 
 
 class VideoCaptionTask(CaptionTask):

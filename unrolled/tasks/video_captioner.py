@@ -86,7 +86,8 @@ class VideoCaptioner(PublicModel):
         search = SearchOptions(beam=beam, **how)
         paths, found = [Path(clip) for clip in clips], list[Caption]()
         for begin in range(0, len(paths), GROUP):
-            found += self._written(self.shape.read(paths[begin : begin + GROUP]), search, aligned)
+            frames = Frames.pack([self.shape.decode(path) for path in paths[begin : begin + GROUP]])
+            found += self._written(frames, search, aligned)
         return found
 
     def _written(self, frames: Frames, search: SearchOptions, aligned: bool = False) -> list[Caption]:
@@ -101,10 +102,11 @@ class VideoCaptioner(PublicModel):
         split: train, val or test, where the data say so.
         """
         search = SearchOptions(beam=beam, **how)
-        data = read_captions(paths, encoding=self.options.encoding)
+        data = read_captions(paths, encoding=self.options.encoding, bad_files=self.options.bad_files)
         if split is not None:
             data = data.take(rows_of(split, data.splits, data.places, "clip"))
-        frames = self.shape.read(data.paths)
+        kept = self.shape.read(data.paths, self.options.bad_files)
+        data, frames = data.take(kept.rows), kept.frames
         written = [found.text for found in self._written(frames, search)]
         scores = captions.scores(written, data.captions)
         loss, _ = mean_loss(self.network, with_all_captions(frames, data.captions, self.words), self.device)
