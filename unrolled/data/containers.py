@@ -21,6 +21,8 @@ THREADED = 480 * 270
 REFUSED = {"tty", "bin", "adf", "idf", "xbin", "ffmetadata", "data", "image2", "alias_pix", "brender_pix"}
 REFUSED |= {"hls", "dash", "hds", "smoothstreaming", "webm_dash_manifest", "concat", "imf", "sdp", "rtp", "rtsp", "sap"}
 REFUSED |= {"lavfi", "fbdev", "kmsgrab", "x11grab", "alsa", "oss"}
+EAGER = {"analyzeduration": "200000", "fpsprobesize": "0", "probesize":"4096"}
+"""FFmpeg looks at no more than 0.2 s of a stream before it gives the first frame, and not for the rate."""
 STILL = "_pipe"
 """How FFmpeg's names of formats of single pictures end."""
 
@@ -34,16 +36,15 @@ def library() -> Any:
 
 
 @contextmanager
-def opened(source: Any, name: str, options: dict[str, str] | None = None, form: str | None = None) -> Iterator[Any]:
-    """A container with a video stream. source: what `av.open` takes; name: for messages; form: FFmpeg's name of the
-    format, where it is not to be found out."""
-    limits = {"format_whitelist": _formats(), "protocol_whitelist": "file,pipe", "max_pixels": str(MOST_PIXELS)}
+def opened(source: Any, name: str, *, live: bool = False, form: str | None = None) -> Iterator[Any]:
+    """A container with a video stream. source: what `av.open` takes; name: for messages; live: its frames are wanted as
+    soon as they come; form: FFmpeg's name of the format, where it is not to be found out."""
+    options = {"format_whitelist": _formats(), "protocol_whitelist": "file,pipe", "max_pixels": str(MOST_PIXELS)}
+    options |= EAGER if live else {}
     with errors(name):
-        container = library().open(
-            source, options={**limits, **(options or {})}, metadata_errors="replace", format=form
-        )
+        container = library().open(source, options=options, metadata_errors="replace", format=form)
     with container:
-        _prepare(container, name)
+        _prepare(container, name, live)
         yield container
 
 
@@ -83,7 +84,7 @@ def _formats() -> str:
     return ",".join(sorted(names - REFUSED))
 
 
-def _prepare(container: Any, name: str) -> None:
+def _prepare(container: Any, name: str, live: bool) -> None:
     kind = container.format.name
     if kind.endswith(STILL):
         what = f"a picture ({kind.removesuffix(STILL)})"
@@ -95,7 +96,8 @@ def _prepare(container: Any, name: str) -> None:
     if context is None:
         raise InputError(f"{name} is coded in a way that this FFmpeg cannot decode: convert it to H.264")
     _check_size(context.width, context.height, name)
-    context.thread_type = "AUTO" if context.width * context.height >= THREADED else "SLICE"
+    wide = context.width * context.height >= THREADED
+    context.thread_type = "AUTO" if wide and not live else "SLICE"  # frames in parallel come later
 
 
 def _is_cover(stream: Any) -> bool:
