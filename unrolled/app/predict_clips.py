@@ -114,7 +114,8 @@ def _draw(model: Any, clip: str, found: Any, picture: Path) -> None:
     if hasattr(found, "segments"):
         drawn = timeline.labelled(frames, found, model.labels)
     elif hasattr(found, "text"):
-        drawn = clip_captions.captioned(frames, found)
+        numbers = model.looked_at(len(frames))
+        drawn = clip_captions.captioned([frames[n] for n in numbers], found, numbers)
     else:
         drawn = timeline.classified(frames, found)
     pictures.save(drawn, picture)

@@ -264,8 +264,11 @@ class VideoCaptionerOptions(VideoOptions, RecurrentOptions):
     cased: bool = False
     attention: Literal["none", "dot", "additive"] = "additive"
     embedding: int | None = None
+    label_smoothing: float = 0.0
+    shift: float = 0.05
+    scale: float = 0.0
     light: float = 0.0
-    """Captions may name colours"""
+    speed: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
