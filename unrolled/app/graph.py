@@ -43,7 +43,7 @@ def graph(
     layers
         Of a topology named without a model. Default: 1.
     bidirectional
-        Both directions, of many_to_many named without a model.
+        Both directions, of many_to_many or many_to_one named without a model.
     out
         The picture, .png or .svg. Default: graph-NAME.svg and graph-NAME.png in the current folder.
     overwrite
