@@ -112,3 +112,15 @@ def test_a_translator_resumes_with_it_too(tmp_path: Path) -> None:
 def test_a_share_that_cannot_be(share: float) -> None:
     with pytest.raises(InputError, match="--average is"):
         LanguageModelOptions(average=share)
+
+
+def test_statistics_of_batch_normalisation_are_averaged_too() -> None:
+    model = nn.BatchNorm1d(2)
+    average, means = Average(model, 1.0), []
+    for n in range(1, 4):
+        model(torch.full((4, 2), float(n)))
+        means.append(model.running_mean.clone())
+        average.add(n / 3)
+    with average.in_place():
+        assert torch.allclose(model.running_mean, torch.stack(means).mean(0))
+    assert torch.equal(model.running_mean, means[-1])

@@ -10,7 +10,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 import unrolled
 from unrolled.app.output import DeviceFlag, JsonFlag, ModelArgument, print_json, say_what_takes_long
-from unrolled.app.predict import SEARCH, searched
+from unrolled.app.predict import SEARCH, WRITERS, searched
 from unrolled.app.process import tune
 from unrolled.errors import InputError, UnrolledError
 from unrolled.tasks.options import SearchOptions
@@ -28,8 +28,10 @@ app.command(
     "unrolled.app.train:resume", name="resume", help="Go on with a stopped training: the same bits under --steps."
 )
 app.command("unrolled.app.predict:predict", name="predict", help="Label or translate texts.")
+app.command("unrolled.app.report:report", name="report", help="Pictures with their captions, on a sheet or a page.")
 app.command("unrolled.app.explain:explain", name="explain", help="Every number of a tiny network that learns a word.")
 app.command("unrolled.app.bench.command:bench", name="bench", help="Measure it beside PyTorch and ONNX Runtime.")
+app.command("unrolled.app.digits:moving_digits", name="moving-digits", help="Write clips of moving digits to train on.")
 app.command("unrolled.app.graph:graph", name="graph", help="Draw a model or topology, unrolled.")
 
 
@@ -147,9 +149,9 @@ def evaluate(
 
     say_what_takes_long()
     loaded = load(model, pick_device(device))
-    if search is not None and loaded.task != "translate":
-        raise InputError(f"{SEARCH} are for translators, and {model} is a model for {loaded.task}: leave them out")
-    how = searched(search) if loaded.task == "translate" else {}
+    if search is not None and loaded.task not in WRITERS:
+        raise InputError(f"{SEARCH} are for what writes, and {model} is a model for {loaded.task}: leave them out")
+    how = searched(search) if loaded.task in WRITERS else {}
     metrics = loaded.evaluate(*data, split=split, **how)
     if json:
         print_json({"model": str(model), "data": [str(d) for d in data], "split": split, **metrics})

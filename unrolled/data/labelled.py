@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -53,6 +54,18 @@ class Labelled:
         return Labelled(texts, labels, self.places.take(rows), splits, self.notes)
 
 
+class HasLabels(Protocol):
+    """N examples of any kind, with a label each."""
+
+    @property
+    def labels(self) -> list[str]: ...
+
+    @property
+    def places(self) -> Places: ...
+
+    def __len__(self) -> int: ...
+
+
 class Classes:
     """The labels of the training data, numbered: as numbers sort where all are, else as words.
 
@@ -67,17 +80,17 @@ class Classes:
         self._numbers = {name: n for n, name in enumerate(self.names)}
 
     @classmethod
-    def of(cls, training: Labelled) -> "Classes":
-        """Raises `InputError` where there is nothing to tell apart."""
+    def of(cls, training: "HasLabels", what: str = "texts") -> "Classes":
+        """what: the examples are. Raises `InputError` where there is nothing to tell apart."""
         classes = cls(training.labels)
         if len(classes.names) < 2:
             raise InputError(
-                f"all {len(training):,} training texts of {training.places.name} have the label "
+                f"all {len(training):,} training {what} of {training.places.name} have the label "
                 f"{training.labels[0]!r}: give at least two classes"
             )
         return classes
 
-    def numbers(self, examples: Labelled) -> np.ndarray:
+    def numbers(self, examples: "HasLabels") -> np.ndarray:
         """(N,) int64. Raises `InputError` at a label that the training did not have."""
         try:
             return np.array([self._numbers[label] for label in examples.labels], dtype=np.int64)

@@ -34,6 +34,8 @@ def divide(
     *,
     splits: Sequence[str] | None = None,
     strata: Sequence[str] | None = None,
+    groups: Sequence[str] | None = None,
+    val_groups: Sequence[str] | None = None,
     fraction: float = 0.1,
     seed: int = 0,
 ) -> Division:
@@ -41,19 +43,27 @@ def divide(
 
     splits: the part of each, "train", "val" or "test": then that is it; without any for validation, `fraction` of the
     training part is drawn for it. strata: the label of each; then the same fraction of each is drawn, at least one
-    where there are two. The draw depends on seed, order and labels alone.
+    where there are two. groups: of each, what it has in common with examples that it is not independent of; then whole
+    groups are drawn until they make `fraction`, at most half, and none that holds all that there is of a label.
+    val_groups: the groups to validate on, instead of a draw. The draw depends on seed, order, labels and groups alone.
     """
     everything = np.arange(count)
     part = np.full(count, "train") if splits is None else np.array(splits)
     train, val, test = (everything[part == name] for name in ("train", "val", "test"))
     if len(train) == 0:
         raise InputError("the split column has no row for training: call some of them train")
+    if val_groups is not None:
+        if len(val):
+            raise InputError("the data say themselves what to validate on: leave the groups for validation out")
+        return _named(train, test, groups, val_groups)
     if len(val):
         sizes = f"{len(train):,} for training, {len(val):,} for validation, {len(test):,} for test"
-        return Division(train, val, test, f"split as the data say: {sizes}")
+        return Division(train, val, test, f"split as the data say: {sizes}{_straddling(groups, part)}")
+    if groups is not None:
+        return _drawn(train, test, np.array(groups), None if strata is None else np.array(strata), fraction, seed)
     random = np.random.Generator(np.random.PCG64(seed))
-    groups = [train] if strata is None else _groups(train, np.array(strata))
-    val = np.sort(np.concatenate([_draw(group, fraction, random) for group in groups]))
+    strata_rows = [train] if strata is None else _rows_of_each(train, np.array(strata))
+    val = np.sort(np.concatenate([_draw(group, fraction, random) for group in strata_rows]))
     if len(val) == 0:
         raise InputError(f"{len(train):,} examples are too few to keep some for validation: give more, or --val")
     train = np.setdiff1d(train, val, assume_unique=True)
@@ -62,7 +72,62 @@ def divide(
     return Division(train, val, test, how)
 
 
-def _groups(rows: np.ndarray, strata: np.ndarray) -> list[np.ndarray]:
+def _named(train: np.ndarray, test: np.ndarray, groups: Sequence[str] | None, chosen: Sequence[str]) -> Division:
+    """The chosen groups are for validation."""
+    if groups is None:
+        raise InputError("the data have no groups to choose for validation: add a column `group`, or leave them out")
+    names = np.array(groups)[train]
+    for name in chosen:
+        if name not in names:
+            known = sorted(set(names.tolist()))
+            listed = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
+            raise InputError(f"there is no group {name!r} to validate on: choose from {listed}")
+    inside = np.isin(names, list(chosen))
+    if not chosen or inside.all():
+        raise InputError("no group is left for training: validate on fewer" if chosen else "no group is named")
+    return Division(train[~inside], train[inside], test, _told(names, inside, "as named"))
+
+
+def _drawn(
+    train: np.ndarray,
+    test: np.ndarray,
+    groups: np.ndarray,
+    strata: np.ndarray | None,
+    fraction: float,
+    seed: int,
+) -> Division:
+    """Whole groups, at random, are for validation."""
+    random = np.random.Generator(np.random.PCG64(seed))
+    names, inside = groups[train], np.zeros(len(train), dtype=bool)
+    for name in random.permutation(np.unique(names)):
+        if inside.sum() >= fraction * len(train):
+            break
+        with_it = inside | (names == name)
+        every_label = strata is None or set(strata[train][~with_it]) == set(strata[train])
+        if every_label and 2 * with_it.sum() <= len(train):
+            inside = with_it
+    if not inside.any():
+        raise InputError(
+            f"the {len(np.unique(names)):,} groups cannot be divided so that training has half of the examples and "
+            "every label: give more groups, or --val"
+        )
+    return Division(train[~inside], train[inside], test, _told(names, inside, f"drawn with seed {seed}"))
+
+
+def _straddling(groups: Sequence[str] | None, part: np.ndarray) -> str:
+    """What people should know of the data's own split."""
+    both = 0 if groups is None else len(set(zip(groups, part.tolist(), strict=True))) - len(set(groups))
+    return f"; groups are in several parts ({both:,} times), so the parts are not independent" if both else ""
+
+
+def _told(names: np.ndarray, inside: np.ndarray, how: str) -> str:
+    held = sorted(set(names[inside].tolist()))
+    listed = ", ".join(held[:10]) + (", …" if len(held) > 10 else "")
+    of = f"{len(held):,} of {len(np.unique(names)):,} groups ({listed})"
+    return f"validation: {inside.sum():,} of {len(names):,}, {of}, {how}"
+
+
+def _rows_of_each(rows: np.ndarray, strata: np.ndarray) -> list[np.ndarray]:
     labels = strata[rows]
     return [rows[labels == label] for label in np.unique(labels)]
 

@@ -20,7 +20,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from unrolled.errors import InputError
 
@@ -86,30 +86,35 @@ def is_number(column: str | None) -> bool:
 
 
 def read_table(
-    path: Path, *, encoding: str | None = None, names: Collection[str] = (), columns: Sequence[str | None] = ()
+    path: Path,
+    *,
+    encoding: str | None = None,
+    names: Collection[str] = (),
+    columns: Sequence[str | None] = (),
+    kind: Literal["tsv", "csv", "jsonl"] | None = None,
 ) -> Table:
-    """A table, its format told by the file's name; any other name is a TSV.
+    """A table, its format (`kind`) told by the file's name; any other name is a TSV.
 
     The first line is a header where one of `columns`, which the user asks for, is a name, or where one of its cells
     is one of `names`, in any case.
     """
-    kind, text = FORMATS.get(path.suffix.lower(), "tsv"), read_text(path, encoding)
-    if kind == "jsonl":
+    form, text = kind or FORMATS.get(path.suffix.lower(), "tsv"), read_text(path, encoding)
+    if form == "jsonl":
         return _objects(path, text)
     rows: list[list[str]] = []
     lines: list[int] = []
-    for line, row in (_csv if kind == "csv" else _tsv)(path, text):
+    for line, row in (_csv if form == "csv" else _tsv)(path, text):
         if rows and len(row) != len(rows[0]):
             raise InputError(
                 f"{path}, line {line:,} has {len(row)} columns and line {lines[0]:,} has {len(rows[0])}: "
-                + ("put texts that hold the separator in quotes" if kind == "csv" else "remove the tab inside a text")
+                + ("put texts that hold the separator in quotes" if form == "csv" else "remove the tab inside a text")
                 + (" or add what is missing" if len(row) < len(rows[0]) else "")
             )
         rows.append(row)
         lines.append(line)
     if not rows:
         raise InputError(f"{path} has no rows: give a table with text")
-    if kind == "tsv":
+    if form == "tsv":
         _unquote(rows)
     first = [cell.strip() for cell in rows[0]]
     by_name = any(column is not None and not is_number(column) for column in columns)
@@ -210,6 +215,13 @@ def _csv(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _objects(path: Path, text: str) -> Table:
+    objects, lines = read_objects(path, text)
+    header = list(dict.fromkeys(key for row in objects for key in row))
+    return Table(path, header, [[_cell(row.get(key)) for key in header] for row in objects], lines)
+
+
+def read_objects(path: Path, text: str) -> tuple[list[dict[str, Any]], list[int]]:
+    """The objects of JSON lines, at least one, and the line of each."""
     objects: list[dict[str, Any]] = []
     lines = []
     for number, line in enumerate(split_lines(text), 1):
@@ -225,8 +237,7 @@ def _objects(path: Path, text: str) -> Table:
         lines.append(number)
     if not objects:
         raise InputError(f"{path} has no rows: give a table with text")
-    header = list(dict.fromkeys(key for row in objects for key in row))
-    return Table(path, header, [[_cell(row.get(key)) for key in header] for row in objects], lines)
+    return objects, lines
 
 
 def _cell(value: Any) -> Cell:

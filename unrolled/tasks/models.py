@@ -17,11 +17,15 @@ from unrolled.decoding.sampling import Sampling, StopAt, generate
 from unrolled.decoding.search import Limits, beam_search, stepper
 from unrolled.decoding.writers import writer_for
 from unrolled.errors import InputError
+from unrolled.tasks.frame_labeler import FrameLabeler
+from unrolled.tasks.image_captioner import ImageCaptioner
 from unrolled.tasks.language_model import LanguageModelTask, Network, evaluate
 from unrolled.tasks.options import LanguageModelOptions
 from unrolled.tasks.public_model import PublicModel
 from unrolled.tasks.text_classifier import TextClassifier
 from unrolled.tasks.translator import Translator
+from unrolled.tasks.video_captioner import VideoCaptioner
+from unrolled.tasks.video_classifier import VideoClassifier
 from unrolled.topologies import ManyToMany, Memory
 from unrolled.training import model_file
 
@@ -174,7 +178,18 @@ class _Row:
         return shown + self.stop.flush() if self.left == 0 else shown
 
 
-MODELS: dict[str, Any] = {model.task: model for model in (LanguageModel, TextClassifier, Translator)}
+MODELS: dict[str, Any] = {
+    model.task: model
+    for model in (
+        LanguageModel,
+        TextClassifier,
+        Translator,
+        ImageCaptioner,
+        VideoCaptioner,
+        VideoClassifier,
+        FrameLabeler,
+    )
+}
 """The class of each task's models."""
 
 

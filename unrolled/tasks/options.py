@@ -91,7 +91,7 @@ class LanguageModelOptions(RecurrentOptions):
             self._at_least(name, above=0)
         self._at_least("embedding", low=0)
         self._below_one("dropout")
-        _check_fraction(self.val_fraction)
+        check_fraction(self.val_fraction)
         if self.embedding == 0 and self.embedding_dropout:
             raise InputError(
                 "--embedding-dropout leaves vectors out, and --embedding 0 has none: leave one of them out"
@@ -182,7 +182,7 @@ class TextClassifierOptions(RecurrentOptions):
             self._at_least(name, above=0)
         for name in ("dropout", "token_dropout", "label_smoothing"):
             self._below_one(name)
-        _check_fraction(self.val_fraction)
+        check_fraction(self.val_fraction)
 
 
 ATTENTIONS = ("none", "dot", "additive")
@@ -252,12 +252,12 @@ class TranslateOptions(RecurrentOptions):
             self._at_least("vocabulary", low=LEAST_TOKENS.get(self.tokens or "bpe", 3))
         for name in ("dropout", "label_smoothing"):
             self._below_one(name)
-        _check_fraction(self.val_fraction)
+        check_fraction(self.val_fraction)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
-    """How a translator writes.
+    """How a translator or a captioner writes.
 
     Attributes
     ----------
@@ -267,11 +267,12 @@ class SearchOptions:
         Texts are ranked by log-probability / ((5 + tokens) / 6)^this: 0 favours short ones, more longer ones. Default:
         1; 0 with --beam 1.
     min_length
-        Tokens of a translation at least.
+        Tokens of a text at least.
     max_length
-        Tokens of a translation at most. Default: by the length of its source, as in the training pairs.
+        Tokens of a text at most. Default: by the length of its source, as in the training pairs; of a caption as many
+        as the longest of the training has.
     no_repeat_ngram
-        No so many tokens in a row come twice in a translation; 0 allows it.
+        No so many tokens in a row come twice in a text; 0 allows it.
     """
 
     beam: int = 5
@@ -302,6 +303,6 @@ class SearchOptions:
         return float(self.beam > 1) if self.length_penalty is None else self.length_penalty
 
 
-def _check_fraction(value: float) -> None:
+def check_fraction(value: float) -> None:
     if not 0 < value < 1:
         raise InputError(f"--val-fraction is {value}: it must lie between 0 and 1")

@@ -16,7 +16,8 @@ updates."""
 
 
 class Average:
-    """The exponential mean of a network's parameters, with a horizon that is a share of the training.
+    """The exponential mean of a network's parameters and statistics (those of batch normalisation), with a horizon that
+    is a share of the training.
 
     Until that share is done it is the mean of all weights since the beginning, so that it never leans on the first
     ones. Time is the fraction of the training that is done: by step under --steps, by the clock under --seconds.
@@ -24,7 +25,8 @@ class Average:
 
     def __init__(self, model: nn.Module, share: float) -> None:
         self.share = share
-        self.parameters: Sequence[nn.Parameter] = list(model.parameters())
+        buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+        self.parameters: Sequence[Tensor] = [*model.parameters(), *buffers]
         self.tensors = [parameter.detach().clone() for parameter in self.parameters]
         """One a parameter, in their order"""
         self.until = 0.0

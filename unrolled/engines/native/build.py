@@ -1,6 +1,6 @@
 """Compiled kernels: built for this machine at first use, kept in a cache, loaded into `torch.ops.unrolled`.
 
-The cache is the folder `native` in UNROLLED_CACHE, else XDG_CACHE_HOME/unrolled, else ~/.cache/unrolled. It holds code
+The cache is the folder `native` in `cache_folder()`, such as ~/.cache/unrolled (see `data/caches.py`). It holds code
 that is loaded, so it must belong to the user (or root) alone. Where it cannot be written, each process builds for
 itself.
 
@@ -25,6 +25,7 @@ from pathlib import Path
 
 import torch
 
+from unrolled.data.caches import cache_folder
 from unrolled.engines.native.compiler import TIMEOUT, NativeError, Recipe, compile_library, recipe
 
 SOURCES = Path(__file__).parent
@@ -83,17 +84,6 @@ def build(sources: Path, cache: Path, timeout: float = TIMEOUT) -> Path:
         _note(f"compiling kernels for this machine (once, about {ABOUT_SECONDS} s)")
         _clean(folder, key)
         return _build_into(folder, wanted, timeout)
-
-
-def cache_folder() -> Path:
-    """The folder of all that `unrolled` caches. `OSError` where the user has no home."""
-    if named := os.environ.get("UNROLLED_CACHE"):
-        return Path(named).absolute()
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    base = given if os.path.isabs(given) else os.path.expanduser("~/.cache")
-    if not os.path.isabs(base):
-        raise FileNotFoundError(None, "the user has no home folder", "~")
-    return Path(base) / "unrolled"
 
 
 def _build_and_load(sources: Path) -> str:

@@ -1,0 +1,258 @@
+"""Clips with a label each, and clips with a label for each frame, in the layouts people keep them in.
+
+Clips with a label (`read_clips`):
+
+* A table (TSV, CSV, JSON lines) with columns `path` and `label`, and where there are such, `group` (what clips have in
+  common that are not independent: the person in them, the recording they were cut from) and `split`.
+* A folder with such a table, called clips, labels or metadata, or the only one in it.
+* A folder with a folder a class, in it a clip each file, or each folder of pictures; or with folders train, val and
+  test (by their usual names), each with a folder a class.
+
+Clips with labels over time (`read_segments`), always in a table, or a folder with one called segments, frames, labels:
+
+* a row a segment: `path`, `start_frame`, `end_frame` (from 0; the frame after the last), `label`;
+* or a row a frame: `path`, `frame` (from 0), `label`.
+
+A frame that no segment covers has the label `none`, and so has one in a segment of that label. Segments of a clip may
+not overlap. A path may be a file or a folder of pictures; where it may lie, `media_files.py` says.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+from unrolled.data.examples import Places, check_paths
+from unrolled.data.labelled import LABEL, Classes
+from unrolled.data.media_files import (
+    PATH,
+    BadFiles,
+    Row,
+    groups_of_rows,
+    has_column,
+    located,
+    of_each_file,
+    part_of_name,
+    places_of,
+    rows_of_table,
+    splits_of_rows,
+    tables_in,
+)
+from unrolled.data.pictures import natural
+from unrolled.data.tables import FORMATS, Table, read_table
+from unrolled.errors import InputError
+
+START = ("start_frame", "start", "begin_frame", "begin")
+END = ("end_frame", "end", "stop_frame", "stop")
+FRAME = ("frame", "frame_number")
+NONE = "none"
+"""The label of frames that no segment covers."""
+NO_CLIPS = (".txt", ".md", ".csv", ".tsv", ".json", ".jsonl", ".npz", ".npy", ".pdf", ".html", ".xml", ".srt", ".vtt")
+
+
+@dataclass(frozen=True)
+class Clips:
+    """N clips with a label each."""
+
+    paths: list[Path]
+    labels: list[str]
+    places: Places
+    groups: list[str] | None = None
+    splits: list[str] | None = None
+    """The part of each, "train", "val" or "test", where the data say so."""
+    notes: list[str] = field(default_factory=list)
+    """What people should know: choices made, and what was left out."""
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def take(self, rows: np.ndarray) -> "Clips":
+        """The clips with these numbers."""
+        paths, labels = ([values[n] for n in rows] for values in (self.paths, self.labels))
+        groups, splits = (
+            None if values is None else [values[n] for n in rows] for values in (self.groups, self.splits)
+        )
+        return Clips(paths, labels, self.places.take(rows), groups, splits, self.notes)
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """N clips with labels over time."""
+
+    paths: list[Path]
+    segments: list[list[tuple[int, int, str]]]
+    """Of each clip, in order: first frame, the frame after the last, label"""
+    places: Places
+    """Of each clip's first segment"""
+    groups: list[str] | None = None
+    splits: list[str] | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def take(self, rows: np.ndarray) -> "Segmented":
+        """The clips with these numbers."""
+        paths, segments = [self.paths[n] for n in rows], [self.segments[n] for n in rows]
+        groups, splits = (
+            None if values is None else [values[n] for n in rows] for values in (self.groups, self.splits)
+        )
+        return Segmented(paths, segments, self.places.take(rows), groups, splits, self.notes)
+
+    def labels_of(self, clip: int, length: int) -> list[str]:
+        """The label of each of the clip's `length` frames. Raises `InputError` where a segment ends after them."""
+        labels = [NONE] * length
+        for start, end, label in self.segments[clip]:
+            if end > length:
+                raise InputError(
+                    f"{self.places.say(clip)}: {self.paths[clip]} has {length:,} frames and a segment {label!r} from "
+                    f"frame {start:,} to {end:,}: count from 0, and let `end_frame` be the frame after the last"
+                )
+            labels[start:end] = [label] * (end - start)
+        return labels
+
+    def classes(self, lengths: Sequence[int]) -> Classes:
+        """The labels that frames have, of clips of so many frames. Raises `InputError` where all are the same."""
+        found = {label for clip, length in enumerate(lengths) for label in self.labels_of(clip, length)}
+        if len(found) < 2:
+            raise InputError(
+                f"all frames of {self.places.name} have the label {min(found)!r}: give at least two labels"
+            )
+        return Classes(sorted(found))
+
+    def numbers_of(self, clip: int, length: int, classes: Classes) -> np.ndarray:
+        """(length,) int64: the number of each frame's label. Raises `InputError` at a label the classes have not."""
+        known = {name: n for n, name in enumerate(classes.names)}
+        labels = self.labels_of(clip, length)
+        if strange := set(labels) - known.keys():
+            listed = ", ".join(map(repr, classes.names[:10])) + (", …" if len(known) > 10 else "")
+            raise InputError(
+                f"{self.places.say(clip)}: {self.paths[clip]} has frames with the label {min(strange)!r}, which does "
+                f"not occur in the training data ({listed}): correct it, or train with it"
+            )
+        return np.array([known[label] for label in labels], dtype=np.int64)
+
+
+def read_clips(
+    paths: Sequence[str | PathLike[str]], *, encoding: str | None = None, bad_files: BadFiles = "stop"
+) -> Clips:
+    """Clips with a label each; see the module's first lines. Raises `InputError` with file and line."""
+    given, notes = [Path(path) for path in paths], list[str]()
+    tables = _tables(given, ("clips", "labels", "metadata"), encoding)
+    if tables:
+        rows = located([row for t, part in tables for row in rows_of_table(t, (LABEL,), part)], bad_files, notes)
+    else:
+        rows = [row for folder in given for row in _of_folder(folder, notes)]
+    for first, *others in of_each_file(rows):
+        if others:
+            raise InputError(f"{others[0].place}: {first.path} is in line {first.line:,} already: a clip has one label")
+    labels = [_label(row) for row in rows]
+    return Clips([r.path for r in rows], labels, places_of(rows), groups_of_rows(rows), splits_of_rows(rows), notes)
+
+
+def read_segments(
+    paths: Sequence[str | PathLike[str]], *, encoding: str | None = None, bad_files: BadFiles = "stop"
+) -> Segmented:
+    """Clips with labels over time; see the module's first lines. Raises `InputError` with file and line."""
+    given, notes = [Path(path) for path in paths], list[str]()
+    tables = _tables(given, ("segments", "frames", "labels"), encoding)
+    if not tables:
+        needed = "a table with the columns path, start_frame, end_frame and label"
+        raise InputError(f"the folder {given[0]} has no segments.csv: give it {needed}")
+    rows: list[Row] = []
+    for table, part in tables:
+        columns = (LABEL, START, END) if has_column(table, START) else (LABEL, FRAME)
+        rows += rows_of_table(table, columns, part)
+    clips = of_each_file(located(rows, bad_files, notes))
+    firsts = [clip[0] for clip in clips]
+    segments = [_in_order(clip) for clip in clips]
+    groups, splits = groups_of_rows(firsts), splits_of_rows(firsts)
+    return Segmented([row.path for row in firsts], segments, places_of(firsts), groups, splits, notes)
+
+
+def _tables(given: list[Path], names: Sequence[str], encoding: str | None) -> list[tuple[Table, str | None]]:
+    """The tables that are given or are in the given folder, each with the part of the data that its name says where
+    all names do; [] for folders without."""
+    check_paths(given)
+    folders = [path.is_dir() for path in given]
+    if any(folders) and not all(folders):
+        raise InputError(f"{given[0]} and the others are files and folders: give one kind")
+    files = [table for path in given for table in tables_in(path, names)] if folders[0] else given
+    for path in files:
+        if path.suffix.lower() not in FORMATS:
+            raise InputError(
+                f"{path} is no table: give a .csv, .tsv or .jsonl that names clips, or a folder with clips"
+            )
+    parts = [part_of_name(path) for path in files]
+    told = len(files) > 1 and None not in parts
+    header = (*PATH, *LABEL)
+    read = [read_table(path, encoding=encoding, names=header) for path in files]
+    return list(zip(read, parts if told else [None] * len(files), strict=True))
+
+
+def _of_folder(folder: Path, notes: list[str]) -> list[Row]:
+    """A folder a class, or parts with a folder a class each."""
+    folders = _entries(folder, folders=True)
+    parts = [part_of_name(p) for p in folders]
+    if folders and None not in parts:
+        pairs = [(path, part) for p, part in zip(folders, parts, strict=True) for path in _entries(p, folders=True)]
+    else:
+        pairs = [(path, None) for path in folders]
+    rows = []
+    for path, part in pairs:
+        clips = [p for p in _entries(path) if p.is_dir() or p.suffix.lower() not in NO_CLIPS]
+        aside = [p.name for p in _entries(path) if p not in clips]
+        if aside:
+            notes.append(f"left out of {path}: {', '.join(aside[:5])}{', …' if len(aside) > 5 else ''}")
+        if not clips:
+            raise InputError(f"the folder {path} has no clips: give it some, or remove it")
+        rows += [Row(p, 0, p, (path.name,), part) for p in clips]
+    if not rows:
+        raise InputError(
+            f"the folder {folder} has neither a table of clips nor folders: give it a folder for each class"
+        )
+    return rows
+
+
+def _entries(folder: Path, folders: bool = False) -> list[Path]:
+    found = sorted(folder.iterdir(), key=natural)
+    return [p for p in found if not p.name.startswith(".") and (p.is_dir() or not folders)]
+
+
+def _in_order(rows: Sequence[Row]) -> list[tuple[int, int, str]]:
+    """The segments of a clip; frames of the same label that follow each other become one."""
+    found = []
+    for row in rows:
+        start = _number(row, row.cells[1])
+        end = _number(row, row.cells[2]) if len(row.cells) > 2 else start + 1
+        if end <= start:
+            raise InputError(f"{row.place}: the segment ends at frame {end:,}, before it has begun at {start:,}")
+        found.append((start, end, row))
+    found.sort(key=lambda segment: segment[:2])
+    segments: list[tuple[int, int, str]] = []
+    for n, (start, end, row) in enumerate(found):
+        label, before = _label(row), found[n - 1][2]
+        if segments and start < segments[-1][1]:
+            raise InputError(
+                f"{row.place}: frame {start:,} of {row.path} already has the label {before.cells[0]!r}, by line "
+                f"{before.line:,}: a frame has one label, and `end_frame` is the frame after the last"
+            )
+        if segments and len(row.cells) == 2 and segments[-1][1:] == (start, label):
+            segments[-1] = (segments[-1][0], end, label)
+        else:
+            segments.append((start, end, label))
+    return segments
+
+
+def _number(row: Row, cell: str) -> int:
+    if not (cell.isascii() and cell.isdigit()):
+        raise InputError(f"{row.place}: {cell!r} is not the number of a frame: give a whole number, counted from 0")
+    return int(cell)
+
+
+def _label(row: Row) -> str:
+    if not row.cells[0]:
+        raise InputError(f"{row.place} has no label: add it, or remove the line")
+    return row.cells[0]

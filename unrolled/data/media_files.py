@@ -1,0 +1,155 @@
+"""Tables that name clips or pictures: which table of a folder is meant, and where the files are that it names.
+
+A file is named relative to its table; it may also lie in a folder beside it that is called clips, videos, images or the
+like. A file that is missing is an error; on request (`bad_files="skip"`) its rows are left out, and a note says so.
+"""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from unrolled.data.examples import Places, splits_of
+from unrolled.data.splits import part_of
+from unrolled.data.tables import FORMATS, Table
+from unrolled.errors import InputError
+
+PATH = ("path", "file", "file_name", "filename", "clip", "video", "image", "image_name")
+GROUP = ("group", "speaker", "signer", "subject", "person")
+BESIDE = ("", "clips", "videos", "images", "Images", "Flicker8k_Dataset")
+BadFiles = Literal["stop", "skip"]
+"""What a file means that is missing or cannot be decoded: an error, or that it is left out and noted."""
+
+
+class Row(NamedTuple):
+    """What a line of a table says of a file."""
+
+    table: Path
+    line: int
+    """From 1; 0 where the file stands for itself"""
+    path: Path
+    cells: tuple[str, ...]
+    split: str | None = None
+    group: str | None = None
+    """What the file has in common with others that it is not independent of"""
+
+    @property
+    def place(self) -> str:
+        """For messages."""
+        return f"{self.table}, line {self.line:,}" if self.line else str(self.table)
+
+
+def places_of(rows: Iterable[Row]) -> Places:
+    by_table = itertools.groupby(rows, key=lambda row: row.table)
+    return Places.join([(table, [row.line for row in group]) for table, group in by_table])
+
+
+def splits_of_rows(rows: Sequence[Row]) -> list[str] | None:
+    """The part of each row; None where the tables do not say it."""
+    return _all_or_none([row.split for row in rows], rows, "split")
+
+
+def groups_of_rows(rows: Sequence[Row]) -> list[str] | None:
+    """The group of each row; None where the tables do not say it."""
+    groups = _all_or_none([row.group for row in rows], rows, "group")
+    if groups is not None and "" in groups:
+        raise InputError(f"{rows[groups.index('')].place} has no group: add it, or remove the column")
+    return groups
+
+
+def _all_or_none(values: Sequence[str | None], rows: Sequence[Row], what: str) -> list[str] | None:
+    found = [value for value in values if value is not None]
+    if 0 < len(found) < len(values):
+        silent = rows[values.index(None)].table
+        raise InputError(f"{silent} has no {what} column, but another table has one: give all of them one")
+    return found or None
+
+
+def tables_in(folder: Path, names: Sequence[str], suffixes: Iterable[str] = FORMATS) -> list[Path]:
+    """The tables of a folder that are meant: the one with the first of these names that is there, with one of these
+    suffixes; else all tables where each is named after its part of the data; else the only one."""
+    known = set(suffixes)
+    found = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in known and p.is_file() and p.name[0] != "."]
+    for name in names:
+        same = [p for p in found if p.stem.casefold() == name]
+        if len(same) > 1:
+            raise InputError(f"the folder {folder} has {' and '.join(p.name for p in same)}: name the one to read")
+        if same:
+            return same
+    found = [p for p in found if p.suffix.lower() in FORMATS]
+    if len(found) > 1 and all(part_of_name(p) for p in found):
+        return found
+    return found if len(found) == 1 else []
+
+
+def part_of_name(path: Path) -> str | None:
+    """The part of the data that a file or folder is named after, such as "val" for words_dev.csv."""
+    return part_of(path.stem.replace("-", "_").replace(".", "_").rpartition("_")[2])
+
+
+def rows_of_table(table: Table, columns: Sequence[Sequence[str]], split: str | None = None) -> list[Row]:
+    """Each row of a table, with its cells of these columns, each given by its possible names. split: of all rows where
+    the table has no such column."""
+    paths = _column(table, PATH)
+    cells = list(zip(*(_column(table, names) for names in columns), strict=True)) or [()] * len(paths)
+    splits: Sequence[str | None] = splits_of(table) or [split] * len(paths)
+    groups: Sequence[str | None] = _column(table, GROUP) if has_column(table, GROUP) else [None] * len(paths)
+    if "" in paths:
+        raise InputError(f"{table.place(paths.index(''))} names no file: add it, or remove the line")
+    known = {path: Path(path) for path in set(paths)}
+    return [
+        Row(table.path, table.lines[n], known[path], cells[n], splits[n], groups[n]) for n, path in enumerate(paths)
+    ]
+
+
+def has_column(table: Table, names: Sequence[str]) -> bool:
+    return any(name.casefold() in names for name in table.header or [])
+
+
+def _column(table: Table, names: Sequence[str]) -> list[str]:
+    """The cells of the column with the first of these names that the header has."""
+    header = [name.casefold() for name in table.header or []]
+    for name in names:
+        if header.count(name) > 1:
+            raise InputError(f"{table.path} has {header.count(name)} columns called {name!r}: keep one of them")
+        if name in header:
+            return table.column(header.index(name))
+    has = f"its columns are {table.listed()}" if table.header else "it has no header"
+    raise InputError(
+        f"{table.path} has no column called {names[0]} ({' or '.join(names[1:4])}); {has}: name the columns"
+    )
+
+
+def located(rows: Sequence[Row], bad_files: BadFiles, notes: list[str]) -> list[Row]:
+    """The rows with the paths of files that are there; see the module's first lines."""
+    where: dict[tuple[Path, Path], Path | None] = {}
+    for row in rows:
+        key = (row.table.parent, row.path)
+        if key not in where:
+            where[key] = next((p for p in (key[0] / b / key[1] for b in BESIDE) if p.exists()), None)
+    found = [row._replace(path=path) for row in rows if (path := where[row.table.parent, row.path])]
+    missing = [name for (_, name), path in where.items() if path is None]
+    if missing:
+        first = next(row for row in rows if where[row.table.parent, row.path] is None)
+        more = f" (and {len(missing) - 1:,} other files that it names)" if len(missing) > 1 else ""
+        if bad_files == "stop" or not found:
+            raise InputError(f"{first.place}: no such file: {first.path}{more}; put it there, or leave its line out")
+        listed = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
+        notes.append(f"missing files left out: {len(missing):,} ({listed})")
+    return found
+
+
+def of_each_file(rows: Sequence[Row]) -> list[list[Row]]:
+    """The rows of each file together, files in the order of their first rows. Raises `InputError` where rows of a file
+    put it into different parts or groups."""
+    files: dict[Path, list[Row]] = {}
+    for row in rows:
+        first = files.setdefault(row.path, [row])[0]
+        if row is not first:
+            files[row.path].append(row)
+        for what, a, b in (("split", first.split, row.split), ("group", first.group, row.group)):
+            if a != b:
+                raise InputError(
+                    f"{row.place}: {row.path} has the {what} {b!r} here and {a!r} in {first.place}: choose one"
+                )
+    return list(files.values())
