@@ -80,9 +80,9 @@ class Feed:
             return _Bytes(self, sys.stdin.fileno()), None
         if self.path.is_char_device():
             return str(self.path), "v4l2"
-        if self.path.is_file() and not self.patience:
-            return f"file:{self.path}", None
-        return _Bytes(self, stack.enter_context(open(self.path, "rb", buffering=0)).fileno()), None
+        file = stack.enter_context(self.path.open("rb", buffering=0))
+        complete = self.path.is_file() and not self.patience
+        return (containers.Nameless(file) if complete else _Bytes(self, file.fileno())), None
 
     def _decoded(self, container: Any) -> Iterator[Any]:
         """All frames that are whole."""
