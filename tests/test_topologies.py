@@ -11,7 +11,7 @@ from unrolled.cells import CELLS, Inputs
 from unrolled.errors import InputError
 from unrolled.nn import Recurrent, attention
 from unrolled.nn.attention import ATTENTIONS
-from unrolled.topologies import ManyToOne, Memory, OneToMany, SequenceToSequence
+from unrolled.topologies import Decoder, ManyToOne, Memory, OneToMany, SequenceToSequence
 from unrolled.topologies.many_to_one import POOLINGS
 from unrolled.topologies.one_to_many import USES
 
@@ -307,6 +307,32 @@ def test_the_context_reaches_every_timestep_without_attention() -> None:
         assert not torch.isclose(model.decode(target, lost)[0], model.decode(target, memory)[0]).all(-1).any()
     (gradient,) = torch.autograd.grad(model.decode(target, Memory(start, constant))[0].sum(), constant)
     assert gradient.abs().max() > 0
+
+
+@pytest.mark.parametrize("use", ["initial", "every-step", "both"])
+@kinds
+def test_a_decoder_writes_from_a_vector_and_values_of_any_kind(kind: str, use: str) -> None:
+    """No encoder in front: a picture's vector and its regions. All timesteps at once are repeated steps, alone or with
+    several hypotheses; everything has a gradient."""
+    model = decided(Decoder(recurrent("gru"), WORDS, CONTEXT, 5, attention=kind, use=use, tied=True))
+    context, values, table = (random(*s).requires_grad_() for s in ((BATCH, CONTEXT), (7, BATCH, 5), (WORDS, FEATURES)))
+    lengths = torch.tensor([7, 1, 5, 2][:BATCH])
+    memory = model.remember(context, values, lengths)
+    target = tokens(5)
+    readouts, all_weights = model.decode(Inputs(target, table), memory)
+    state = memory.start
+    for t in range(5):
+        scores, state, weights = model.step(Inputs(target[t], table), state, memory)
+        torch.testing.assert_close(scores, model.score(readouts[t], table))
+        if kind != "none":
+            assert weights is not None and bool((weights[1, 1:] == 0).all())
+            torch.testing.assert_close(weights, all_weights[t])
+    assert_gradients_everywhere(model, model.score(readouts, table).square().sum())
+    assert context.grad is not None and bool(context.grad.abs().max() > 0)
+    assert (values.grad is not None) == (kind != "none")
+    if kind != "none":
+        with pytest.raises(InputError, match="values"):
+            model.remember(context)
 
 
 def test_dropout_acts_in_training_alone() -> None:

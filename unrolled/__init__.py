@@ -13,17 +13,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unrolled.tasks.frame_labeler import FrameLabeler as FrameLabeler
+    from unrolled.tasks.image_captioner import ImageCaptioner as ImageCaptioner
     from unrolled.tasks.models import LanguageModel as LanguageModel
     from unrolled.tasks.models import load as load
     from unrolled.tasks.text_classifier import TextClassifier as TextClassifier
     from unrolled.tasks.translator import Translator as Translator
+    from unrolled.tasks.video_captioner import VideoCaptioner as VideoCaptioner
+    from unrolled.tasks.video_classifier import VideoClassifier as VideoClassifier
 
 __version__ = "0.1.0"
 
 _LAZY = {
+    "ImageCaptioner": "unrolled.tasks.image_captioner",
+    "FrameLabeler": "unrolled.tasks.frame_labeler",
     "LanguageModel": "unrolled.tasks.models",
     "TextClassifier": "unrolled.tasks.text_classifier",
     "Translator": "unrolled.tasks.translator",
+    "VideoCaptioner": "unrolled.tasks.video_captioner",
+    "VideoClassifier": "unrolled.tasks.video_classifier",
     "load": "unrolled.tasks.models",
 }
 

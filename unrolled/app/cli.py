@@ -4,17 +4,16 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
 import unrolled
 from unrolled.app.output import DeviceFlag, JsonFlag, ModelArgument, print_json, say_what_takes_long
+from unrolled.app.predict import SEARCH, WRITERS, searched
 from unrolled.app.process import tune
 from unrolled.errors import InputError, UnrolledError
-
-if TYPE_CHECKING:
-    pass
+from unrolled.tasks.options import SearchOptions
 
 app = App(
     name="unrolled",
@@ -29,8 +28,10 @@ app.command(
     "unrolled.app.train:resume", name="resume", help="Go on with a stopped training: the same bits under --steps."
 )
 app.command("unrolled.app.predict:predict", name="predict", help="Label or translate texts.")
+app.command("unrolled.app.report:report", name="report", help="Pictures with their captions, on a sheet or a page.")
 app.command("unrolled.app.explain:explain", name="explain", help="Every number of a tiny network that learns a word.")
 app.command("unrolled.app.bench.command:bench", name="bench", help="Measure it beside PyTorch and ONNX Runtime.")
+app.command("unrolled.app.digits:moving_digits", name="moving-digits", help="Write clips of moving digits to train on.")
 app.command("unrolled.app.graph:graph", name="graph", help="Draw a model or topology, unrolled.")
 
 
@@ -47,6 +48,8 @@ def sample(
     stop: str | None = None,
     seed: int | None = None,
     samples: int = 1,
+    beam: int | None = None,
+    no_repeat_ngram: int = 0,
     device: DeviceFlag = None,
     json: JsonFlag = False,
 ) -> int:
@@ -71,13 +74,25 @@ def sample(
     seed
         The same seed gives the same text. Default: a new one each time, printed with --json.
     samples
-        How many texts; number i is the one of seed + i.
+        How many texts; number i is the one of seed + i, with --beam the i-th likeliest.
+    beam
+        Draw nothing, but search for the likeliest text with so many hypotheses.
+    no_repeat_ngram
+        With --beam: no so many tokens in a row come twice; 0 allows it.
     """
     from unrolled.tasks.fitting import pick_device
     from unrolled.tasks.models import load
 
     say_what_takes_long()
     loaded = load(model, pick_device(device), task="language-model")
+    if beam is not None or no_repeat_ngram:
+        if beam is None:
+            raise InputError("--no-repeat-ngram is for --beam: give one, such as --beam 5")
+        if (temperature, top_k, top_p, min_p, stop, seed) != (1.0, 0, 1.0, 0.0, None, None):
+            raise InputError(
+                "--beam searches and draws nothing: leave out --temperature, --top-k, --top-p, --min-p, --stop, --seed"
+            )
+        return _search(loaded, model, prompt, length, (beam, samples, no_repeat_ngram), json)
     seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
     how: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
     if samples == 1 and not json:
@@ -97,9 +112,27 @@ def sample(
     return 0
 
 
+def _search(loaded: Any, model: Path, prompt: str, length: int, how: tuple[int, int, int], as_json: bool) -> int:
+    """The likeliest texts. how: hypotheses, texts, and the length of what does not come twice."""
+    beam, count, no_repeat_ngram = how
+    if not 1 <= count <= beam:
+        raise InputError(f"--beam is {beam} and --samples {count}: it finds at least 1 text, and as many as it is wide")
+    texts = loaded.likeliest(prompt, length, beam=beam, count=count, no_repeat_ngram=no_repeat_ngram)
+    if as_json:
+        print_json({"model": str(model), "prompt": prompt, "beam": beam, "texts": texts})
+    else:
+        print(*(texts if count == 1 else (f"--- number {n}\n{text}" for n, text in enumerate(texts, 1))), sep="\n")
+    return 0
+
+
 @app.command
 def evaluate(
-    model: ModelArgument, *data: Path, split: str | None = None, device: DeviceFlag = None, json: JsonFlag = False
+    model: ModelArgument,
+    *data: Path,
+    split: str | None = None,
+    search: Annotated[SearchOptions | None, Parameter(name="*")] = None,
+    device: DeviceFlag = None,
+    json: JsonFlag = False,
 ) -> int:
     """Measure a model on data.
 
@@ -115,7 +148,11 @@ def evaluate(
     from unrolled.tasks.models import load
 
     say_what_takes_long()
-    metrics = load(model, pick_device(device)).evaluate(*data, split=split)
+    loaded = load(model, pick_device(device))
+    if search is not None and loaded.task not in WRITERS:
+        raise InputError(f"{SEARCH} are for what writes, and {model} is a model for {loaded.task}: leave them out")
+    how = searched(search) if loaded.task in WRITERS else {}
+    metrics = loaded.evaluate(*data, split=split, **how)
     if json:
         print_json({"model": str(model), "data": [str(d) for d in data], "split": split, **metrics})
     else:

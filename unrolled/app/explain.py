@@ -16,6 +16,11 @@ explain = App(
     default_parameter=Parameter(negative=()),
 )
 explain.command("unrolled.app.memory:memory", name="memory", help="How far back a network remembers, measured.")
+explain.command(
+    "unrolled.app.prediction:prediction",
+    name="prediction",
+    help="Which words moved a classifier, where a translator looked.",
+)
 
 
 @explain.default

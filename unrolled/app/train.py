@@ -9,6 +9,12 @@ from cyclopts import App, Parameter
 
 from unrolled.app.output import JsonFlag, print_json, say_what_takes_long
 from unrolled.app.process import STARTED
+from unrolled.tasks.media_options import (
+    FrameLabelerOptions,
+    ImageCaptionerOptions,
+    VideoCaptionerOptions,
+    VideoClassifierOptions,
+)
 from unrolled.tasks.options import LanguageModelOptions, TextClassifierOptions, TranslateOptions
 from unrolled.training.options import TrainingOptions
 
@@ -19,9 +25,20 @@ NEXT = {
     "language-model": 'sample {out} --prompt "…" --length 500 --temperature 0.8',
     "classify-text": "predict {out} TEXT",
     "translate": "predict {out} TEXT",
+    "caption-image": "predict {out} PICTURE",
+    "caption-video": "predict {out} CLIP",
+    "classify-video": "predict {out} CLIP",
+    "label-frames": "predict {out} CLIP",
 }
 """What to do with a trained model."""
-TOPOLOGIES = {"classify-text": "many_to_one", "translate": "sequence_to_sequence"}
+TOPOLOGIES = {
+    "classify-text": "many_to_one",
+    "translate": "sequence_to_sequence",
+    "caption-image": "one_to_many",
+    "caption-video": "sequence_to_sequence",
+    "classify-video": "many_to_one",
+    "label-frames": "many_to_many",
+}
 """Of the tasks that have but one."""
 
 train = App(name="train", help="Train a model.", help_format="plaintext", default_parameter=Parameter(negative=()))
@@ -109,6 +126,88 @@ def train_translate(
     return _train("translate", files, val, options or TranslateOptions(), output or Output())
 
 
+@train.command(name="caption-image")
+def train_caption_image(
+    *files: Path,
+    val: Path | None = None,
+    options: Annotated[ImageCaptionerOptions | None, Parameter(name="*")] = None,
+    output: Output | None = None,
+) -> int:
+    """Train a captioner: a picture in, a sentence out. A pretrained image network (--backbone) sees, and what it sees
+    is computed once and kept in the cache.
+
+    Parameters
+    ----------
+    files
+        A folder of pictures with their captions (captions.csv with image, caption and where wanted split;
+        metadata.jsonl; or a *.token.txt), or that file; the pictures lie beside it or in images/.
+    val
+        Captioned pictures to validate on, in the same form, instead of a part of the training pictures.
+    """
+    return _train("caption-image", files, val, options or ImageCaptionerOptions(), output or Output())
+
+
+@train.command(name="caption-video")
+def train_caption_video(
+    *files: Path,
+    val: Path | None = None,
+    options: Annotated[VideoCaptionerOptions | None, Parameter(name="*")] = None,
+    output: Output | None = None,
+) -> int:
+    """Train a captioner of clips: a video in, a sentence out.
+
+    Parameters
+    ----------
+    files
+        A table (captions.csv, metadata.jsonl) with columns path and caption, and where wanted split, a row a caption;
+        or a folder with one. A clip is a video file or a folder of pictures.
+    val
+        Captioned clips to validate on, in the same form, instead of a part of the training clips.
+    """
+    return _train("caption-video", files, val, options or VideoCaptionerOptions(), output or Output())
+
+
+@train.command(name="classify-video")
+def train_classify_video(
+    *files: Path,
+    val: Path | None = None,
+    options: Annotated[VideoClassifierOptions | None, Parameter(name="*")] = None,
+    output: Output | None = None,
+) -> int:
+    """Train a classifier of clips: a video in, a label out.
+
+    Parameters
+    ----------
+    files
+        A folder with a folder of clips for each class; or a table (CSV, TSV) with columns path and label, and where
+        wanted group and split. A clip is a video file or a folder of pictures.
+    val
+        Labelled clips to validate on, in the same form, instead of a part of the training clips.
+    """
+    return _train("classify-video", files, val, options or VideoClassifierOptions(), output or Output())
+
+
+@train.command(name="label-frames")
+def train_label_frames(
+    *files: Path,
+    val: Path | None = None,
+    options: Annotated[FrameLabelerOptions | None, Parameter(name="*")] = None,
+    output: Output | None = None,
+) -> int:
+    """Train a labeler of frames: a video in, a label for every frame out.
+
+    Parameters
+    ----------
+    files
+        A table (CSV, TSV) with columns path, start_frame, end_frame (the frame after the last) and label, or path,
+        frame and label, and where wanted group and split; or a folder with segments.csv. Frames without a label
+        become a class of their own, none.
+    val
+        Clips to validate on, in the same form, instead of a part of the training clips.
+    """
+    return _train("label-frames", files, val, options or FrameLabelerOptions(), output or Output())
+
+
 def _train(
     task: str,
     files: tuple[Path, ...],
@@ -180,7 +279,7 @@ def _summary(fitted: "Fitted", out: Path) -> dict[str, Any]:
         "topology": getattr(options, "topology", TOPOLOGIES.get(fitted.model.task)),
         "cell": options.cell,
         "engine": fitted.engine,
-        "parameters": sum(p.numel() for p in fitted.model.network.parameters()),
+        "parameters": sum(p.numel() for p in fitted.model.network.parameters() if p.requires_grad),
         "seconds": result.seconds,
         "steps": result.steps,
         "best_step": result.best_step,

@@ -149,13 +149,15 @@ class _Bytes:
 
     def __init__(self, feed: Feed, file: int) -> None:
         self._feed, self._file = feed, file
-        self._over = False
+        self._ended = False
 
     def read(self, most: int) -> bytes:
-        deadline = time.monotonic() + (0.0 if self._over else self._feed.patience)  # FFmpeg asks again at the end
+        if self._ended:  # FFmpeg asks again, and would be made to wait each time
+            return b""
+        deadline = time.monotonic() + self._feed.patience
         while not (data := os.read(self._file, most)) and time.monotonic() < deadline:
             time.sleep(PAUSE)
         if data:
             self._feed.arrived = time.monotonic()
-        self._over = not data
+        self._ended = not data
         return data

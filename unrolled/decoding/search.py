@@ -10,26 +10,26 @@ from unrolled.cells import Inputs, State
 from unrolled.decoding.beam import NO_END, Beams, Hypothesis, Limits, Step, highest
 from unrolled.decoding.sampling import Sampling, draw, finite, probabilities
 from unrolled.errors import InputError, UnrolledError
-from unrolled.topologies import ManyToMany, Memory, OneToMany, SequenceToSequence
+from unrolled.topologies import Decoder, ManyToMany, Memory, OneToMany
 
 __all__ = ["Hypothesis", "Limits", "Step", "beam_search", "greedy", "sample", "stepper"]
 
 
 def stepper(
-    topology: ManyToMany | OneToMany | SequenceToSequence,
+    topology: ManyToMany | OneToMany | Decoder,
     table: Tensor | None = None,
     tokens: int | None = None,
 ) -> Step:
     """A topology as the decoder wants it.
 
     table: the embedding of the tokens that it writes, None for one-hot; tokens: how many of them, from 0, may be
-    written (default: all). A `ManyToMany` starts with `Memory(state)`, the others with what their `start` or `encode`
-    returns.
+    written (default: all). A `ManyToMany` starts with `Memory(state)`, the others with what their `start`, `remember`
+    or `encode` returns.
     """
 
     def step(x: Tensor, state: State, memory: Memory, /) -> tuple[Tensor, State, Tensor | None]:
         weights = None
-        if isinstance(topology, SequenceToSequence):
+        if isinstance(topology, Decoder):
             scores, state, weights = topology.step(Inputs(x, table), state, memory)
         elif isinstance(topology, OneToMany):
             scores, state = topology.step(Inputs(x, table), state, memory)

@@ -46,3 +46,22 @@ def save(drawn: "Figure", path: Path) -> None:
         drawn.savefig(data, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write(path, data.getvalue().replace(b"'STIXGeneral'", STIX_OR_SIMILAR) if kind == "svg" else data.getvalue())
+
+
+def drawable(*texts: str) -> tuple[list[str], list[str]]:
+    """Installed fonts that together have the characters of these texts, matplotlib's own first, and the texts with □
+    for characters that none has."""
+    from matplotlib import font_manager
+
+    own = font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap()
+    fonts, missing = ["DejaVu Sans"], {c for text in texts for c in text if ord(c) not in own}
+    for entry in font_manager.fontManager.ttflist:
+        if not missing:
+            break
+        if entry.name.startswith("Last Resort"):  # has a box for every character
+            continue
+        found = {c for c in missing if ord(c) in font_manager.get_font(entry.fname).get_charmap()}
+        if found:
+            fonts.append(entry.name)
+            missing -= found
+    return fonts, ["".join("□" if c in missing else c for c in text) for text in texts]

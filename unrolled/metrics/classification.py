@@ -27,6 +27,18 @@ def scores(counts: np.ndarray) -> dict[str, float]:
     }
 
 
+def top_k(true: np.ndarray, probabilities: np.ndarray, ks: Sequence[int] = (3, 5)) -> dict[str, float]:
+    """For each k below the number of classes: how often the true class (N,) is among the k likeliest of (N, classes).
+
+    >>> top_k(np.array([0, 2]), np.array([[0.1, 0.6, 0.2, 0.1], [0.1, 0.6, 0.2, 0.1]]), ks=(1, 2, 4))
+    {'top_1': 0.0, 'top_2': 0.5}
+    """
+    ranked = np.argsort(-probabilities, axis=1, kind="stable")  # as argmax: of equals the first
+    rank = (ranked == true[:, None]).argmax(1)
+    used = [k for k in ks if k < probabilities.shape[1]]
+    return {f"top_{k}": float((rank < k).mean()) if len(true) else 0.0 for k in used}
+
+
 def report(counts: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
     """For each class: precision, recall, F1 (each 0 where it is 0 / 0) and how many there are of it."""
     precision, recall, f1 = _per_class(counts)

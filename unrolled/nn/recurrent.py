@@ -24,6 +24,10 @@ class Recurrent(nn.Module):
     1 after Jozefowicz et al. 2015); None keeps PyTorch's initialisation, uniform in ±1/sqrt(H). `orthogonal`: the block
     of W_hh of each gate begins as a random orthogonal matrix (Saxe et al. 2014, arXiv:1312.6120), so that no direction
     of the state fades or grows in the first steps.
+
+    In training, `dropout` acts on what goes from a layer to the next, with `locked` on the same units at every timestep
+    of the sequence (see `nn/dropout.py`). `weight_drop`: so much of each W_hh is zero for the whole sequence, the rest
+    grows (DropConnect on the recurrent weights: Merity et al. 2017, arXiv:1708.02182).
     """
 
     def __init__(
@@ -35,6 +39,8 @@ class Recurrent(nn.Module):
         *,
         bias: bool = True,
         dropout: float = 0.0,
+        locked: bool = False,
+        weight_drop: float = 0.0,
         bidirectional: bool = False,
         forget_bias: float | None = None,
         orthogonal: bool = False,
@@ -46,8 +52,9 @@ class Recurrent(nn.Module):
         for what, value in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
             if value < 1:
                 raise InputError(f"{what} is {value}: it must be at least 1")
-        if not 0 <= dropout <= 1:
-            raise InputError(f"dropout is {dropout}: it must be between 0 and 1")
+        for what, share in (("dropout", dropout), ("weight_drop", weight_drop)):
+            if not 0 <= share <= 1:
+                raise InputError(f"{what} is {share}: it must be between 0 and 1")
         if forget_bias is not None and cell.name != "lstm":
             raise InputError(f"forget_bias is set, but the cell {cell.name} has no forget gate")
         if forget_bias is not None and not bias:
@@ -55,6 +62,7 @@ class Recurrent(nn.Module):
         self.cell = cell
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.dropout, self.bidirectional = bias, float(dropout), bidirectional
+        self.locked, self.weight_drop = locked, float(weight_drop)
         self.forget_bias, self.orthogonal, self.engine = forget_bias, orthogonal, engine
         self._suffixes = [
             f"_l{layer}{direction}"
@@ -129,7 +137,7 @@ class Recurrent(nn.Module):
             sides = []
             for direction in range(self.directions):
                 index = layer * self.directions + direction
-                w, start = self.weights(index), starts[index]
+                w, start = self._thinned(self.weights(index)), starts[index]
                 engine = choose(self.engine, self.cell, w, inputs, start)
                 side, end = engine.unroll(self.cell, w, inputs, start, lengths, reverse=direction == 1)
                 sides.append(side)
@@ -142,7 +150,13 @@ class Recurrent(nn.Module):
 
     def _drop(self, x: Tensor) -> Tensor:
         """Dropout between layers."""
-        return dropout(x, self.dropout, self.training)
+        return dropout(x, self.dropout, self.training, self.locked)
+
+    def _thinned(self, w: Weights) -> Weights:
+        """The weights of a layer for one sequence."""
+        if not self.weight_drop or not self.training:
+            return w
+        return w._replace(hh=dropout(w.hh, self.weight_drop, self.training))
 
     def step(self, x_t: Inputs, state: State) -> tuple[Tensor, State]:
         """One timestep of a one-directional stack in evaluation: output (B, H) and state (layers, B, H)."""

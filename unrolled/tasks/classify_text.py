@@ -18,6 +18,7 @@ from unrolled.data.tokenizers import SPACED, Tokenizer
 from unrolled.engines import said
 from unrolled.metrics import classification
 from unrolled.nn import Recurrent
+from unrolled.nn.dropout import embedding_dropout
 from unrolled.tasks.options import TextClassifierOptions
 from unrolled.topologies import ManyToOne
 from unrolled.training.task import Evaluation
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from unrolled.tasks.text_classifier import TextClassifier
 
 DEFAULT_SECONDS = 300.0
+LONGEST = 1 << 14
+"""Tokens of a training text that are read, at most."""
+USUAL = 1024
+"""Tokens of a text up to which a training batch has all its rows; of longer ones it has fewer."""
 EVALUATED, TOKENS = 256, 1 << 16
 """Rows, and timesteps times rows, of a batch that is only read."""
 
@@ -64,6 +69,8 @@ class Network(nn.Module):
             options.hidden,
             options.layers,
             dropout=options.dropout,
+            locked=options.locked,
+            weight_drop=options.weight_drop,
             bidirectional=not options.one_directional,
             forget_bias=1.0 if options.cell == "lstm" else None,
             orthogonal=True,
@@ -83,7 +90,7 @@ class Network(nn.Module):
 
     def scores(self, batch: ExampleBatch) -> Tensor:
         """(B, classes)"""
-        x = F.embedding(batch.inputs, self.table)
+        x = F.embedding(batch.inputs, embedding_dropout(self.table, self.options.embedding_dropout, self.training))
         if self.training:
             hide = torch.rand(batch.inputs.shape, device=x.device) < self.options.token_dropout
             x = torch.where(hide[..., None], self.hidden_token, x)
@@ -130,7 +137,9 @@ class TextClassifierTask:
 
     def batches(self, split: str) -> BucketStream:
         assert self.options.batch
-        return BucketStream(self.splits[split], Limit(self.options.batch), self.options.seed)
+        return BucketStream(
+            self.splits[split], Limit(self.options.batch, USUAL * self.options.batch), self.options.seed
+        )
 
     def size(self, split: str) -> int:
         return len(self.splits[split])

@@ -7,8 +7,18 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from unrolled.tasks.media_options import (
+    FrameLabelerOptions,
+    ImageCaptionerOptions,
+    VideoCaptionerOptions,
+    VideoClassifierOptions,
+)
 from unrolled.tasks.options import LanguageModelOptions, TextClassifierOptions, TranslateOptions
+from unrolled.tasks.prepare_caption_image import prepare_image_captioner
+from unrolled.tasks.prepare_caption_video import prepare_video_captioner
 from unrolled.tasks.prepare_classify_text import prepare_text_classifier
+from unrolled.tasks.prepare_classify_video import prepare_video_classifier
+from unrolled.tasks.prepare_label_frames import prepare_frame_labeler
 from unrolled.tasks.prepare_language_model import prepare_language_model
 from unrolled.tasks.prepare_translate import prepare_translate
 from unrolled.training.options import TrainingOptions
@@ -44,4 +54,8 @@ KINDS = {
     "language-model": Kind(LanguageModelOptions, prepare_language_model),
     "classify-text": Kind(TextClassifierOptions, prepare_text_classifier),
     "translate": Kind(TranslateOptions, prepare_translate),
+    "caption-image": Kind(ImageCaptionerOptions, prepare_image_captioner),
+    "caption-video": Kind(VideoCaptionerOptions, prepare_video_captioner),
+    "classify-video": Kind(VideoClassifierOptions, prepare_video_classifier),
+    "label-frames": Kind(FrameLabelerOptions, prepare_frame_labeler),
 }

@@ -19,6 +19,7 @@ from unrolled.engines import said
 from unrolled.errors import InputError
 from unrolled.metrics.text import bits
 from unrolled.nn import Recurrent
+from unrolled.nn.dropout import embedding_dropout
 from unrolled.tasks.options import LanguageModelOptions
 from unrolled.topologies import ManyToMany, OneToOne
 from unrolled.training.task import Evaluation
@@ -67,6 +68,7 @@ class Network(nn.Module):
         assert options.cell and options.hidden and options.layers
         assert options.embedding is not None and options.dropout is not None
         self.table = nn.Parameter(torch.randn(vocabulary, options.embedding)) if options.embedding else None
+        self.options = options
         below = options.embedding or vocabulary
         self.topology: ManyToMany | OneToOne
         if options.topology == "one_to_one":
@@ -78,6 +80,8 @@ class Network(nn.Module):
                 options.hidden,
                 options.layers,
                 dropout=options.dropout,
+                locked=options.locked,
+                weight_drop=options.weight_drop,
                 forget_bias=options.forget_bias if options.cell == "lstm" else None,
                 orthogonal=True,
                 engine=options.engine,
@@ -93,7 +97,10 @@ class Network(nn.Module):
         """(T, B, V); the state of a row that does not carry on starts at zero."""
         if state is not None and not bool(batch.carry.all()):
             state = tuple(torch.where(batch.carry[:, None], s, 0) for s in state)
-        return self.topology(Inputs(batch.inputs, self.table), state, batch.lengths)
+        table: Tensor | None = self.table
+        if table is not None:
+            table = embedding_dropout(table, self.options.embedding_dropout, self.training)
+        return self.topology(Inputs(batch.inputs, table), state, batch.lengths)
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """Tokens (B,) to scores (B, V)."""

@@ -14,13 +14,19 @@ from unrolled.cells import Inputs, State
 from unrolled.data import tokenizers
 from unrolled.data.tokenizers import TextDecoder, Tokenizer
 from unrolled.decoding.sampling import Sampling, StopAt, generate
+from unrolled.decoding.search import Limits, beam_search, stepper
 from unrolled.decoding.writers import writer_for
 from unrolled.errors import InputError
+from unrolled.tasks.frame_labeler import FrameLabeler
+from unrolled.tasks.image_captioner import ImageCaptioner
 from unrolled.tasks.language_model import LanguageModelTask, Network, evaluate
 from unrolled.tasks.options import LanguageModelOptions
 from unrolled.tasks.public_model import PublicModel
 from unrolled.tasks.text_classifier import TextClassifier
 from unrolled.tasks.translator import Translator
+from unrolled.tasks.video_captioner import VideoCaptioner
+from unrolled.tasks.video_classifier import VideoClassifier
+from unrolled.topologies import ManyToMany, Memory
 from unrolled.training import model_file
 
 
@@ -93,6 +99,22 @@ class LanguageModel(PublicModel):
         """The characters after the prompt as they come; they end before `stop`, where that appears."""
         return (text for _, text in self._generate(prompt, length, [seed], stop, Sampling(**how)))
 
+    def likeliest(
+        self, prompt: str = "", length: int = 500, *, beam: int = 5, count: int = 1, no_repeat_ngram: int = 0
+    ) -> list[str]:
+        """The prompt with the `count` likeliest continuations that a beam search finds, the best first; nothing is
+        drawn. It searches for `length` tokens, of which `length` characters are kept."""
+        if length < 1:
+            raise InputError(f"--length is {length}: a beam search writes at least 1")
+        if not isinstance(self.network.topology, ManyToMany):
+            raise InputError("this model has no recurrent layers to carry hypotheses: train a many_to_many one")
+        tokens = self.tokenizer.encode(self._opening(prompt))
+        start = Memory(self._after(tokens[:-1])[1])
+        step = stepper(self.network.topology, self.network.table, self.tokenizer.trained)
+        limits = Limits(int(tokens[-1]), None, length, no_repeat_ngram=no_repeat_ngram)
+        (found,) = beam_search(step, start, limits, beam, keep=count)
+        return [prompt + tokenizers.decode(self.tokenizer, text.tokens)[:length] for text in found]
+
     def _generate(
         self, prompt: str, length: int, seeds: Sequence[int], stop: str | None, how: Sampling
     ) -> Iterator[tuple[int, str]]:
@@ -125,11 +147,17 @@ class LanguageModel(PublicModel):
     @torch.inference_mode()
     def _read(self, prompt: str, rows: int) -> tuple[Tensor, State]:
         """The scores (B, V) after the prompt, and the state."""
-        tokens = torch.from_numpy(self.tokenizer.encode(prompt)).to(self.device)
-        state = self.network.topology.initial_state(1)
-        for chunk in tokens.split(1024):
-            scores, state = self.network.topology(Inputs(chunk[:, None], self.network.table), state)
+        scores, state = self._after(self.tokenizer.encode(prompt))
         return scores[-1, :, : self.tokenizer.trained].expand(rows, -1), tuple(s.expand(-1, rows, -1) for s in state)
+
+    @torch.inference_mode()
+    def _after(self, tokens: np.ndarray) -> tuple[Tensor, State]:
+        """The scores (T, 1, V) of the last of these tokens, and the state after them."""
+        topology, table = self.network.topology, self.network.table
+        scores, state = topology.output.weight.new_zeros(1, 1, self.tokenizer.size), topology.initial_state(1)
+        for chunk in torch.from_numpy(tokens).to(self.device).split(1024) if len(tokens) else ():
+            scores, state = topology(Inputs(chunk[:, None], table), state)
+        return scores, state
 
 
 class _Row:
@@ -150,7 +178,18 @@ class _Row:
         return shown + self.stop.flush() if self.left == 0 else shown
 
 
-MODELS: dict[str, Any] = {model.task: model for model in (LanguageModel, TextClassifier, Translator)}
+MODELS: dict[str, Any] = {
+    model.task: model
+    for model in (
+        LanguageModel,
+        TextClassifier,
+        Translator,
+        ImageCaptioner,
+        VideoCaptioner,
+        VideoClassifier,
+        FrameLabeler,
+    )
+}
 """The class of each task's models."""
 
 

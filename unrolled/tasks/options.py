@@ -8,12 +8,43 @@ from unrolled.training.options import TrainingOptions
 
 CELLS = ("rnn", "rnn_relu", "lstm", "gru")
 TOKENS = ("char", "byte", "word", "bpe")
+DROPOUT_KINDS = ("standard", "locked")
 LEAST_TOKENS = {"word": 3, "bpe": 257}
 """A word besides the two for unknown ones; a merge besides the bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LanguageModelOptions(TrainingOptions):
+class RecurrentOptions(TrainingOptions):
+    """What every task with recurrent layers over tokens can be told.
+
+    Attributes
+    ----------
+    dropout_kind
+        Between layers and before the output: standard, each timestep for itself, or locked, the same units at every
+        timestep.
+    embedding_dropout
+        Part of the vocabulary that is left out of a batch, whole tokens wherever they stand.
+    weight_drop
+        Part of the recurrent weights W_hh that is left out of a batch (DropConnect).
+    """
+
+    dropout_kind: Literal["standard", "locked"] = "standard"
+    embedding_dropout: float = 0.0
+    weight_drop: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._one_of("dropout_kind", DROPOUT_KINDS)
+        for name in ("embedding_dropout", "weight_drop"):
+            self._below_one(name)
+
+    @property
+    def locked(self) -> bool:
+        return self.dropout_kind == "locked"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModelOptions(RecurrentOptions):
     """Options of a language model. Under --seconds what is left open is chosen from the time, the size of the text and
     the speed of the machine (and said); under --steps it is fixed, so that the same command gives the same bits.
 
@@ -60,7 +91,15 @@ class LanguageModelOptions(TrainingOptions):
             self._at_least(name, above=0)
         self._at_least("embedding", low=0)
         self._below_one("dropout")
-        _check_fraction(self.val_fraction)
+        check_fraction(self.val_fraction)
+        if self.embedding == 0 and self.embedding_dropout:
+            raise InputError(
+                "--embedding-dropout leaves vectors out, and --embedding 0 has none: leave one of them out"
+            )
+        if self.topology == "one_to_one" and (self.locked or self.weight_drop):
+            raise InputError(
+                "one_to_one has no recurrent layers: leave out --dropout-kind and --weight-drop, or train many_to_many"
+            )
         for name, allowed in (("topology", ("many_to_many", "one_to_one")), ("tokens", TOKENS)):
             value = getattr(self, name)
             if value is not None and value not in allowed:
@@ -75,7 +114,7 @@ POOLINGS = ("final", "mean", "max", "attention")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextClassifierOptions(TrainingOptions):
+class TextClassifierOptions(RecurrentOptions):
     """Options of a text classifier.
 
     Attributes
@@ -143,14 +182,14 @@ class TextClassifierOptions(TrainingOptions):
             self._at_least(name, above=0)
         for name in ("dropout", "token_dropout", "label_smoothing"):
             self._below_one(name)
-        _check_fraction(self.val_fraction)
+        check_fraction(self.val_fraction)
 
 
 ATTENTIONS = ("none", "dot", "additive")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TranslateOptions(TrainingOptions):
+class TranslateOptions(RecurrentOptions):
     """Options of a translator.
 
     Attributes
@@ -213,9 +252,57 @@ class TranslateOptions(TrainingOptions):
             self._at_least("vocabulary", low=LEAST_TOKENS.get(self.tokens or "bpe", 3))
         for name in ("dropout", "label_smoothing"):
             self._below_one(name)
-        _check_fraction(self.val_fraction)
+        check_fraction(self.val_fraction)
 
 
-def _check_fraction(value: float) -> None:
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """How a translator or a captioner writes.
+
+    Attributes
+    ----------
+    beam
+        Hypotheses that it follows; 1 takes the likeliest token each time.
+    length_penalty
+        Texts are ranked by log-probability / ((5 + tokens) / 6)^this: 0 favours short ones, more longer ones. Default:
+        1; 0 with --beam 1.
+    min_length
+        Tokens of a text at least.
+    max_length
+        Tokens of a text at most. Default: by the length of its source, as in the training pairs; of a caption as many
+        as the longest of the training has.
+    no_repeat_ngram
+        No so many tokens in a row come twice in a text; 0 allows it.
+    """
+
+    beam: int = 5
+    length_penalty: float | None = None
+    min_length: int = 0
+    max_length: int | None = None
+    no_repeat_ngram: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low in (
+            ("beam", 1),
+            ("length_penalty", 0),
+            ("min_length", 0),
+            ("max_length", 0),
+            ("no_repeat_ngram", 0),
+        ):
+            value = getattr(self, name)
+            if value is not None and not low <= value < float("inf"):
+                raise InputError(f"--{name.replace('_', '-')} is {value}: it must be at least {low} and finite")
+        if self.max_length is not None and self.min_length > self.max_length:
+            raise InputError(
+                f"--min-length is {self.min_length} and --max-length {self.max_length}: give less, or more"
+            )
+
+    @property
+    def penalty(self) -> float:
+        """The length penalty."""
+        return float(self.beam > 1) if self.length_penalty is None else self.length_penalty
+
+
+def check_fraction(value: float) -> None:
     if not 0 < value < 1:
         raise InputError(f"--val-fraction is {value}: it must lie between 0 and 1")

@@ -15,9 +15,10 @@ from unrolled.data.tokenizers import decode
 from unrolled.data.vocabulary import SPECIALS, Vocabulary
 from unrolled.errors import InputError
 from unrolled.metrics import translation
-from unrolled.tasks.options import TranslateOptions
+from unrolled.tasks.options import SearchOptions, TranslateOptions
 from unrolled.tasks.public_model import PublicModel
-from unrolled.tasks.translate import READ, Languages, Network, TranslateTask, mean_loss, write
+from unrolled.tasks.translate import READ, Languages, Network, TranslateTask
+from unrolled.tasks.writing import mean_loss, write
 
 PathLike = str | os.PathLike[str]
 END = "<end>"
@@ -80,16 +81,16 @@ class Translator(PublicModel):
     def vocabulary(self) -> dict[str, Any]:
         return self.languages.to_json()
 
-    def translate(self, texts: Sequence[str], beam: int = 5) -> list[str]:
-        """The translation of each text; that of an empty one is empty. beam: hypotheses of each, 1 for greedy."""
-        return [found.text for found in self.predict(texts, beam)]
+    def translate(self, texts: Sequence[str], beam: int = 5, **how: Any) -> list[str]:
+        """The translation of each text; that of an empty one is empty. beam: hypotheses of each, 1 for greedy; how:
+        length_penalty, min_length, max_length, no_repeat_ngram (see `SearchOptions`)."""
+        return [found.text for found in self.predict(texts, beam, **how)]
 
-    def predict(self, texts: Sequence[str], beam: int = 5, *, aligned: bool = False) -> list[Translation]:
+    def predict(self, texts: Sequence[str], beam: int = 5, *, aligned: bool = False, **how: Any) -> list[Translation]:
         """The translations with their scores; aligned: with attention weights."""
+        search = SearchOptions(beam=beam, **how)
         if isinstance(texts, str):
             raise InputError("translate takes a list of texts: put the text into brackets")
-        if beam < 1:
-            raise InputError(f"--beam is {beam}: it must be at least 1")
         results = [Translation("", 0.0, 0.0, [], [], None)] * len(texts)
         rows = [row for row, text in enumerate(texts) if text.strip()]
         if not rows:
@@ -102,7 +103,7 @@ class Translator(PublicModel):
                 f"done up to {READ:,}: divide it into sentences, one a line"
             )
         examples = Examples(sources, np.zeros(len(sources), dtype=np.int64))
-        numbers, found = write(self.network, self.languages, examples, self.device, beam=beam, aligned=aligned)
+        numbers, found = write(self.network, self.languages, examples, self.device, search=search, aligned=aligned)
         for number, best in zip(numbers, found, strict=True):
             results[rows[number]] = Translation(
                 self.languages.target.decode(best.tokens),
@@ -114,7 +115,7 @@ class Translator(PublicModel):
             )
         return results
 
-    def evaluate(self, *paths: PathLike, split: str | None = None, beam: int = 5) -> dict[str, Any]:
+    def evaluate(self, *paths: PathLike, split: str | None = None, beam: int = 5, **how: Any) -> dict[str, Any]:
         """bleu and chrf (0 to 100) and exact of the translations with BLEU's signature; val_loss (nats a target token,
         with teacher forcing); pairs.
 
@@ -127,9 +128,9 @@ class Translator(PublicModel):
         )
         if split is not None:
             pairs = pairs.take(rows_of(split, pairs.splits, pairs.places, "pair"))
-        scores, signature = translation.scores(self.translate(pairs.sources, beam), pairs.targets)
+        scores, signature = translation.scores(self.translate(pairs.sources, beam, **how), pairs.targets)
         loss, _ = mean_loss(self.network, self.languages.examples(pairs), self.device)
-        return {**scores, "val_loss": loss, "pairs": len(pairs), "beam": beam, "signature": signature}
+        return {**scores, "val_loss": loss, "pairs": len(pairs), "beam": beam, **how, "signature": signature}
 
 
 def _pieces(vocabulary: Vocabulary, tokens: Sequence[int]) -> list[str]:

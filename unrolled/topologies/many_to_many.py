@@ -10,7 +10,7 @@ from unrolled.nn.dropout import dropout
 class ManyToMany(nn.Module):
     """Recurrent layers and, at every timestep, y_t = W_hy h_t + b_y with the same W_hy for all.
 
-    `dropout` acts on what enters the output layer; that between recurrent layers belongs to `recurrent`.
+    `dropout` acts on what enters the output layer, of the kind of `recurrent`, to which that between layers belongs.
     """
 
     def __init__(self, recurrent: Recurrent, outputs: int, dropout: float = 0.0) -> None:
@@ -26,7 +26,7 @@ class ManyToMany(nn.Module):
     ) -> tuple[Tensor, State]:
         """inputs (T, B, ...) to scores (T, B, outputs) and the final state; lengths (B,), padded on the right."""
         hidden, state = self.recurrent.unroll(inputs, state, lengths)
-        return self.output(dropout(hidden, self.dropout, self.training)), state
+        return self.output(dropout(hidden, self.dropout, self.training, self.recurrent.locked)), state
 
     def step(self, x_t: Inputs, state: State) -> tuple[Tensor, State]:
         """One timestep: inputs (B, ...) to scores (B, outputs) and the new state."""

@@ -71,7 +71,7 @@ class OneToMany(nn.Module):
         memory = self.start(v)
         inputs = inputs._replace(constant=memory.constant)
         hidden, state = self.recurrent.unroll(inputs, memory.start if state is None else state, lengths)
-        return self.output(dropout(hidden, self.dropout, self.training)), state
+        return self.output(dropout(hidden, self.dropout, self.training, self.recurrent.locked)), state
 
     def step(self, x_t: Inputs, state: State, memory: Memory) -> tuple[Tensor, State]:
         """One timestep in evaluation: inputs (N, ...) to scores (N, outputs) and the new state."""

@@ -1,6 +1,7 @@
 """The training loop: updates with carried state, validation, reports, checkpoints."""
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from unrolled.errors import NonFiniteError
 from unrolled.training import checkpoint, model_file
+from unrolled.training.averaging import EVERY, Average
 from unrolled.training.observer import Observer, Progress
 from unrolled.training.options import TrainingOptions
 from unrolled.training.run import Run
@@ -61,6 +63,7 @@ class Trainer:
         self.model: nn.Module = task.model().to(device)
         if start is not None:
             self.model.load_state_dict(start)
+        self.average = Average(self.model, options.average) if options.average else None
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
             lr=learning_rate,
@@ -126,12 +129,17 @@ class Trainer:
         self.step += 1
         self.tokens += batch.targets.numel()
         self._losses.append(done.loss)
+        if self.average and self.step % EVERY == 0:
+            self.average.add(self.schedule.fraction(self.step))
         return done.gradient_norm
 
     def _finish(self, norm: float) -> Result:
         """Choose between the last model and the best before it, measure the choice, save."""
         if self.step:
             self._report_training(norm)
+        if self.average:  # for good
+            self.average.add(self.schedule.fraction(self.step))
+            self.average.exchange()
         final = self.validation.final(self.model, self.step)
         if self.run:
             self._save_model(final.metrics)
@@ -162,7 +170,10 @@ class Trainer:
         )
 
     def _validate(self) -> None:
-        metrics = self.validation.interim(self.model, self.step)
+        if self.average:
+            self.average.add(self.schedule.fraction(self.step))
+        with self.average.in_place() if self.average else nullcontext():
+            metrics = self.validation.interim(self.model, self.step)
         self._log({**self._when(), **metrics})
 
     def _log(self, line: dict[str, Any]) -> None:
@@ -217,6 +228,7 @@ class Trainer:
             **checkpoint.with_prefix("optimizer", checkpoint.pack_optimizer(self.optimizer)),
             **checkpoint.with_prefix("state", {str(i): s for i, s in enumerate(self.state or ())}),
             **checkpoint.with_prefix("random", checkpoint.random_states()),
+            **checkpoint.with_prefix("average", self.average.state() if self.average else {}),
         }
         description = {
             "step": self.step,
@@ -228,6 +240,7 @@ class Trainer:
             "validated_at": self.validation.steps,
             "has_state": self.state is not None,
             "cursor": self.stream.cursor(),
+            "averaged_until": self.average.until if self.average else None,
             **self.place,
         }
         checkpoint.save(self.run.folder, self.step, tensors, description)
@@ -240,6 +253,8 @@ class Trainer:
         state = checkpoint.under("state", tensors)
         if description["has_state"]:
             self.state = tuple(state[str(i)].to(self.device) for i in range(len(state)))
+        if self.average:
+            self.average.restore(checkpoint.under("average", tensors), description["averaged_until"])
         self.step, self.tokens = description["step"], description["tokens"]
         self.training_seconds = description["training_seconds"]
         self.clock.before, self.schedule.begin = description["seconds"], description["begin"]

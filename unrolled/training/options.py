@@ -35,6 +35,9 @@ class TrainingOptions:
         Updates between validations. Default: a tenth of the training.
     patience
         Stop after so many validations without a better one; 0 never stops early.
+    average
+        Measure and keep the mean of the newest weights, over this part of the training, such as 0.1; 0 for the last
+        weights alone. Default: chosen for the task.
     seed
         Seed of initial weights, dropout and samples.
     engine
@@ -55,6 +58,7 @@ class TrainingOptions:
     clip: float = 1.0
     eval_every: int | None = None
     patience: int = 0
+    average: float | None = None
     seed: int = 0
     engine: str = "auto"
     device: str | None = None
@@ -67,6 +71,7 @@ class TrainingOptions:
             self._at_least(name, above=0)
         for name in ("weight_decay", "warmup", "clip", "patience"):
             self._at_least(name, low=0)
+        self._below_one("average")
         for name in ("lr", "seconds", "clip", "weight_decay"):
             if getattr(self, name) == float("inf"):
                 raise InputError(f"--{name.replace('_', '-')} is infinite: give a number")

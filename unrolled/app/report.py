@@ -1,0 +1,103 @@
+"""`unrolled report`: the command. No torch is imported before it runs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unrolled.app.output import DeviceFlag, JsonFlag, ModelArgument, print_json, say_what_takes_long
+from unrolled.errors import InputError
+
+if TYPE_CHECKING:
+    from unrolled.data.captioned import Captioned
+
+SHEET, PAGE = 12, 60
+"""Pictures on a sheet and in a report, where no number is asked for."""
+
+
+def report(
+    model: ModelArgument,
+    *data: Path,
+    out: Path = Path("report.html"),
+    split: str | None = None,
+    pictures: int | None = None,
+    beam: int = 5,
+    overwrite: bool = False,
+    device: DeviceFlag = None,
+    json: JsonFlag = False,
+) -> int:
+    """Pictures with the captions that a model writes and those that people wrote, and how good they are.
+
+    Parameters
+    ----------
+    data
+        Captioned pictures, as a training takes them.
+    out
+        .html: a report in one file, in which a word that is pointed at shows where the model looked, where it has
+        attention. .png or .svg: a contact sheet.
+    split
+        train, val or test, where the data say so. Default: all.
+    pictures
+        How many are shown, from all of them evenly; all are measured. Default: 60, on a sheet 12.
+    beam
+        Hypotheses that the captioner follows; 1 takes the likeliest token each time.
+    overwrite
+        Replace a file that exists.
+    """
+    from unrolled.inspection import pictures as drawing
+    from unrolled.tasks.fitting import pick_device
+    from unrolled.tasks.models import load
+
+    as_page = out.suffix.lower() in (".html", ".htm")
+    if not as_page:
+        if out.suffix.lower() not in drawing.SUFFIXES:
+            raise InputError(f"{out} is neither .html nor .png nor .svg: name a file of one of these kinds")
+        drawing.check(out)
+    if out.exists() and not overwrite:
+        raise InputError(f"{out} exists already: name another file with --out, or add --overwrite")
+    count = pictures if pictures is not None else PAGE if as_page else SHEET
+    if count < 1:
+        raise InputError(f"--pictures is {count}: it must be at least 1")
+    say_what_takes_long()
+    loaded = load(model, pick_device(device), task="caption-image")
+    part, metrics = loaded.measured(*data, split=split, beam=beam)
+    chosen = part.take(_evenly(len(part), count))
+    (_page if as_page else _sheet)(loaded, model, chosen, metrics, out)
+    if json:
+        print_json({"model": str(model), "path": str(out), **metrics})
+    else:
+        print(out)
+    return 0
+
+
+def _evenly(count: int, most: int) -> Any:
+    import numpy as np
+
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
+
+
+def _sheet(loaded: Any, model: Path, part: "Captioned", metrics: dict[str, Any], out: Path) -> None:
+    from unrolled.data.pictures import read_picture
+    from unrolled.inspection import pictures
+    from unrolled.inspection.caption_pictures import Shown, sheet
+
+    read = [read_picture(path) for path in part.paths]
+    written = loaded.caption(read, metrics["beam"])
+    pictures.save(sheet([Shown(*three) for three in zip(read, written, part.captions, strict=True)]), out)
+
+
+def _page(loaded: Any, model: Path, part: "Captioned", metrics: dict[str, Any], out: Path) -> None:
+    from unrolled.data.pictures import read_picture
+    from unrolled.inspection.caption_report import Entry, page
+    from unrolled.training import files
+
+    read = [read_picture(path) for path in part.paths]
+    found = loaded.predict(read, metrics["beam"], aligned=True)
+    names = [path.name for path in part.paths]
+    entries = [Entry(*four) for four in zip(names, read, found, part.captions, strict=True)]
+    figures = {name: value for name, value in metrics.items() if isinstance(value, float)}
+    how = (
+        f"{metrics['pictures']:,} pictures measured against {metrics['captions']:,} captions, beam {metrics['beam']}; "
+        f"{len(entries):,} of them below."
+    )
+    text = page(f"Captions by {model}", how, figures, entries, loaded.backbone)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    files.write(out, text.encode())

@@ -1,0 +1,190 @@
+"""Image captioning: a picture in, a sentence out. One to many, with attention over the picture's regions as a setting.
+
+`Network` is the module, `ImageCaptionTask` what the training loop sees of it, `image_captioner.py` what users hold.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unrolled.cells import CELLS
+from unrolled.data.batches import ExampleBatch, Examples
+from unrolled.data.frame_cache import Kept, cached
+from unrolled.data.frames import Frames
+from unrolled.data.media_files import BadFiles
+from unrolled.data.pictures import read_picture
+from unrolled.engines import said
+from unrolled.nn.dropout import dropout
+from unrolled.nn.vision import BATCH, Backbone
+from unrolled.tasks.captioning import CaptionNetwork, CaptionTask, Words
+from unrolled.tasks.media_options import ImageCaptionerOptions
+from unrolled.topologies import Memory
+
+if TYPE_CHECKING:
+    from unrolled.tasks.image_captioner import ImageCaptioner
+
+EMBEDDED = 100_000_000
+"""Bytes of a backbone that a model file carries along, at most; a larger one it names."""
+MIN_COUNT = 3
+
+progress: Callable[[int, int], None] | None = None
+"""Told how many pictures have features, and of how many, while they are computed."""
+
+
+def resolve(options: ImageCaptionerOptions) -> ImageCaptionerOptions:
+    """The options with every choice made."""
+    o, words = options, options.tokens in ("word", "bpe")
+    hidden = o.hidden or 256
+    return replace(
+        o,
+        vocabulary=o.vocabulary or {"word": 10_000, "bpe": 2000}.get(o.tokens),
+        min_count=(o.min_count or MIN_COUNT) if o.tokens == "word" else None,
+        cell=o.cell or "lstm",
+        hidden=hidden,
+        embedding=o.embedding or min(hidden, 256 if words else 64),
+        features=o.features or 256,
+        dropout=0.5 if o.dropout is None else o.dropout,
+        image_dropout=0.5 if o.image_dropout is None else o.image_dropout,
+        average=0.1 if o.average is None else o.average,
+        batch=o.batch or 64,
+        bptt="full",
+        lr=o.lr or 2e-3,
+        seconds=180.0 if o.seconds is None and o.steps is None else o.seconds,
+    )
+
+
+def features_of(backbone: Backbone, paths: Sequence[Path], image: str, bad_files: BadFiles = "stop") -> Kept:
+    """What the backbone says of each picture, (S, F) a picture: its regions for attention, else one vector. Computed
+    once, then from the cache."""
+    grid = image == "attention"
+    recipe = json.dumps({"backbone": backbone.sha256(), "of": "regions" if grid else "picture"})
+    return cached(
+        paths,
+        recipe,
+        lambda path: backbone.pixels([read_picture(path)])[0].cpu().numpy(),
+        progress,
+        finish=lambda pixels: backbone.compute(torch.from_numpy(np.stack(pixels)).to(backbone.device), grid=grid),
+        at_once=BATCH,
+        bad_files=bad_files,
+    )
+
+
+class Network(CaptionNetwork):
+    """Features of a frozen backbone, made alike by their mean and deviation, to what the decoder remembers.
+
+    A picture, or each of its regions, becomes tanh(W v + b). The decoder begins with it (of regions: with their mean;
+    Xu et al. 2015, arXiv:1502.03044, sec. 3.1.2) and looks at regions while it writes. The backbone belongs to the
+    model and is not trained; a large one is kept apart (`EMBEDDED`).
+    """
+
+    def __init__(self, words: Words, backbone: Backbone, options: ImageCaptionerOptions) -> None:
+        size, looks = options.features, options.image == "attention"
+        assert size
+        super().__init__(
+            words,
+            options,
+            size,
+            size if looks else 0,
+            attention="additive" if looks else "none",
+            use="initial" if looks else options.image,
+        )
+        self.project = nn.Linear(backbone.features, size)
+        self.mean: Tensor
+        self.deviation: Tensor
+        self.register_buffer("mean", torch.zeros(backbone.features))
+        self.register_buffer("deviation", torch.ones(backbone.features))
+        self.embedded = backbone.size <= EMBEDDED
+        if self.embedded:
+            self.add_module("eye", backbone)
+        else:
+            self.__dict__["eye"] = backbone
+
+    eye: Backbone
+
+    def read(self, batch: ExampleBatch) -> Memory:
+        o, regions = self.options, (batch.inputs.to(self.mean.dtype) - self.mean) / self.deviation
+        # of all regions the same numbers: what is hidden in one cannot be seen in its neighbour
+        regions = dropout(regions, o.image_dropout, self.training, locked=True)
+        regions = dropout(torch.tanh(self.project(regions)), o.image_dropout, self.training, locked=True)
+        if o.image != "attention":
+            return self.topology.remember(regions[0])
+        return self.topology.remember(regions.mean(0), regions)
+
+
+class ImageCaptionTask(CaptionTask):
+    """Pictures with captions to train on, others to validate on, and the network between them."""
+
+    name = "caption-image"
+    options: ImageCaptionerOptions
+
+    def __init__(
+        self,
+        options: ImageCaptionerOptions,
+        words: Words,
+        backbone: Backbone,
+        pairs: dict[str, Examples],
+        held: Frames,
+        references: Sequence[Sequence[str]],
+        device: torch.device,
+    ) -> None:
+        super().__init__(options, words, pairs, held, references, device)
+        self.backbone = backbone
+        self.vocabulary = description(words, backbone)
+
+    def network(self) -> Network:
+        network = Network(self.words, self.backbone, self.options)
+        pictures = self.pairs["train"].sources
+        assert isinstance(pictures, Frames)
+        stored = np.unique(pictures.rows)
+        mean, deviation = moments(pictures.array, [slice(*pictures.offsets[s : s + 2]) for s in stored.tolist()])
+        network.mean.copy_(torch.from_numpy(mean))
+        network.deviation.copy_(torch.from_numpy(deviation))
+        return network
+
+    def public(self, model: nn.Module) -> "ImageCaptioner":
+        from unrolled.tasks.image_captioner import ImageCaptioner  # the other way round at import
+
+        assert isinstance(model, Network)
+        return ImageCaptioner(model, self.words, self.options)
+
+    def introduction(self, model: nn.Module, engine: str) -> str:
+        """What is trained on what, in one line."""
+        o = self.options
+        runs = said(engine, o.engine, self.device.type, CELLS[o.cell or "gru"])
+        learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        frozen = sum(p.numel() for p in self.backbone.parameters())
+        train, pictures = self.pairs["train"], self.pairs["train"].sources
+        assert isinstance(pictures, Frames)
+        return (
+            f"{o.cell} {o.layers} × {o.hidden}, image {o.image}, {learned:,} parameters (and {frozen:,} frozen ones of "
+            f"{Path(self.backbone.name).name}), {self.words.vocabulary.size:,} tokens ({o.tokens}); "
+            f"train {len(np.unique(pictures.rows)):,} pictures with {len(train):,} captions, "
+            f"validation {len(self.held):,} with {len(self.pairs['val']):,}; "
+            f"{runs}, {self.device}, {torch.get_num_threads()} threads"
+        )
+
+    def describe(self) -> dict[str, Any]:
+        return {"task": self.name, "options": asdict(self.options), "vocabulary": self.vocabulary}
+
+
+def description(words: Words, backbone: Backbone) -> dict[str, Any]:
+    """What the model file keeps beside the weights."""
+    return {"words": words.to_json(), "backbone": backbone.to_json(), "backbone_sha256": backbone.sha256()}
+
+
+def moments(array: np.ndarray, parts: Sequence[slice]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (F,) of the rows of an array (N, F) in these parts of it; where a feature is always
+    the same, 1."""
+    total, squares, count = np.zeros(array.shape[1]), np.zeros(array.shape[1]), 0
+    for part in parts:
+        values = array[part].astype(np.float64)
+        total, squares, count = total + values.sum(0), squares + (values**2).sum(0), count + len(values)
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    return mean.astype(np.float32), np.where(deviation > 1e-4, deviation, 1).astype(np.float32)

@@ -1,0 +1,175 @@
+"""Classification of clips: frames in, a label out. Many to one.
+
+`Network` is the module, `VideoClassifierTask` what the training loop sees of it, `video_classifier.py` what users hold.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unrolled.cells import CELLS, Inputs, State
+from unrolled.data.batches import BucketStream, ExampleBatch, Examples, Limit, in_order_of_length
+from unrolled.engines import said
+from unrolled.metrics import classification
+from unrolled.nn.convnet import standardise, with_differences
+from unrolled.tasks.media_options import VideoClassifierOptions
+from unrolled.tasks.video import Shape, VideoNetwork, layers
+from unrolled.topologies import ManyToOne
+from unrolled.training.task import Evaluation
+
+if TYPE_CHECKING:
+    from unrolled.tasks.video_classifier import VideoClassifier
+
+DEFAULT_SECONDS = 300.0
+FRAMES = 2048
+"""Timesteps times rows of a batch, at most."""
+
+
+def resolve(options: VideoClassifierOptions) -> VideoClassifierOptions:
+    """The options with every choice made."""
+    return replace(
+        options,
+        cell=options.cell or "gru",
+        hidden=options.hidden or 128,
+        layers=options.layers or 1,
+        features=options.features or 128,
+        dropout=0.5 if options.dropout is None else options.dropout,
+        batch=options.batch or 32,
+        bptt="full",
+        lr=options.lr or 2e-3,
+        seconds=DEFAULT_SECONDS if options.seconds is None and options.steps is None else options.seconds,
+    )
+
+
+class Network(VideoNetwork):
+    """Frames of a clip to the scores of its classes. Takes resolved options."""
+
+    def __init__(self, shape: Shape, classes: int, options: VideoClassifierOptions) -> None:
+        super().__init__(shape, options, seen=3)
+        assert options.dropout is not None
+        self.topology = ManyToOne(
+            layers(options, not options.one_directional), classes, options.pooling, options.dropout
+        )
+
+    def forward(self, batch: ExampleBatch, state: State | None) -> tuple[Tensor, State]:
+        """The mean loss of the batch's clips in nats; there is no state to carry on."""
+        scores = self.scores(self.warped(batch))
+        return F.cross_entropy(scores, batch.targets, label_smoothing=self.options.label_smoothing), ()
+
+    def scores(self, batch: ExampleBatch) -> Tensor:
+        """(B, classes)"""
+        packed = self.packed(batch)
+        features = self.encoder(with_differences(standardise(packed)).frames)
+        return self.topology(Inputs(packed.unpack(features)), batch.lengths)
+
+    def engine_name(self) -> str:
+        """The engine that runs the recurrent layers."""
+        recurrent = self.topology.recurrent
+        x = next(self.parameters()).new_zeros(1, 1, recurrent.input_size)
+        return recurrent.chosen_engine(Inputs(x), recurrent.initial_state(1)).name
+
+
+class VideoClassifierTask:
+    """Labelled clips to train on, others to validate on, and the network between them."""
+
+    name = "classify-video"
+    unit = "clips"
+    monitor = ("accuracy", "max")
+
+    def __init__(
+        self,
+        options: VideoClassifierOptions,
+        shape: Shape,
+        labels: Sequence[str],
+        splits: dict[str, Examples],
+        device: torch.device,
+    ) -> None:
+        self.options, self.shape, self.labels, self.splits = options, shape, list(labels), splits
+        self.device = device
+        self.notes: list[str] = []
+        self.sha256: list[str] = []
+        self.start: dict[str, Tensor] | None = None
+
+    def model(self) -> Network:
+        counts = np.bincount(numbers(self.splits["train"]), minlength=len(self.labels))
+        network = Network(self.shape, len(self.labels), self.options)
+        with torch.no_grad():  # it begins by knowing how frequent each class is
+            network.topology.output.bias.copy_(torch.from_numpy(np.log((counts + 0.5) / counts.sum())))
+        return network
+
+    def batches(self, split: str) -> BucketStream:
+        assert self.options.batch
+        return BucketStream(self.splits[split], Limit(self.options.batch, FRAMES), self.options.seed)
+
+    def size(self, split: str) -> int:
+        """In frames, which are what an evaluation takes its time for."""
+        return int(self.splits[split].sources.lengths.sum())
+
+    def evaluate(self, model: nn.Module, split: str, limit: int | None = None) -> Evaluation:
+        assert isinstance(model, Network)
+        examples = self.splits[split]
+        most = None if limit is None else max(1, limit * len(examples) // self.size(split))
+        rows, probabilities = predict(model, examples, self.device, most)
+        measured = int(examples.sources.lengths[rows].sum())
+        return Evaluation(measure(numbers(examples)[rows], probabilities), measured)
+
+    def public(self, model: nn.Module) -> "VideoClassifier":
+        from unrolled.tasks.video_classifier import VideoClassifier  # the other way round at import
+
+        assert isinstance(model, Network)
+        return VideoClassifier(model, self.shape, self.labels, self.options)
+
+    def introduction(self, model: nn.Module, engine: str) -> str:
+        """What is trained on what, in one line."""
+        o, s = self.options, self.shape
+        runs = said(engine, o.engine, self.device.type, CELLS[o.cell or "gru"])
+        ways = "" if o.one_directional else ", both directions"
+        return (
+            f"frames {s.width}×{s.height} {'grey' if s.grey else 'colour'}, convolutions, "
+            f"{o.cell} {o.layers} × {o.hidden}{ways}, {o.pooling} pooling, "
+            f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(self.labels)} classes; "
+            f"train {len(self.splits['train']):,}, validation {len(self.splits['val']):,} clips; "
+            f"{runs}, {self.device}, {torch.get_num_threads()} threads"
+        )
+
+    def describe(self) -> dict[str, Any]:
+        vocabulary = {"labels": self.labels, "shape": self.shape.to_json()}
+        return {"task": self.name, "options": asdict(self.options), "vocabulary": vocabulary}
+
+
+def numbers(examples: Examples) -> np.ndarray:
+    """(N,) the classes."""
+    assert isinstance(examples.targets, np.ndarray)
+    return examples.targets
+
+
+@torch.no_grad()
+def predict(
+    network: Network, examples: Examples, device: torch.device, most: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which examples (N,), ascending, and the probabilities (N, classes) of each; `most`: of so many at most."""
+    was_training = network.training
+    network.eval()
+    rows, found = [], []
+    for batch in in_order_of_length(examples, Limit(64, FRAMES), most):
+        rows.append(batch.rows.numpy())
+        found.append(torch.softmax(network.scores(batch.to(device)).double(), -1).cpu().numpy())
+    network.train(was_training)
+    order = np.argsort(np.concatenate(rows))
+    return np.concatenate(rows)[order], np.concatenate(found)[order]
+
+
+def measure(true: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """accuracy, macro-F1, top-k accuracy where there are classes enough, and the loss in nats."""
+    counts = classification.confusion(true, probabilities.argmax(-1), probabilities.shape[1])
+    nats = -np.log(np.maximum(probabilities[np.arange(len(true)), true], 1e-30))
+    return {
+        **classification.scores(counts),
+        **classification.top_k(true, probabilities),
+        "val_loss": float(nats.mean()),
+    }

@@ -1,0 +1,181 @@
+"""`FrameLabeler`: what users hold of a trained labeler of frames. It labels, measures and saves itself."""
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unrolled.cells import Inputs
+from unrolled.data.batches import Examples, Sequences
+from unrolled.data.clips import read_segments
+from unrolled.data.labelled import Classes
+from unrolled.errors import InputError
+from unrolled.metrics import classification, segments
+from unrolled.tasks.label_frames import FrameLabelerTask, Network, measure, predict
+from unrolled.tasks.media_options import FrameLabelerOptions
+from unrolled.tasks.prepare_label_frames import numbers_of
+from unrolled.tasks.public_model import PublicModel
+from unrolled.tasks.video import AT_ONCE, Shape, part_asked
+
+
+class LabelledSegment(NamedTuple):
+    begin: int
+    """The first frame of the clip"""
+    end: int
+    """The frame after the last"""
+    label: str
+    probability: float
+    """Mean of its frames"""
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """The labels of a clip."""
+
+    labels: list[str]
+    """A label for each frame that was read (all of them, unless the model was trained with a stride)"""
+    probabilities: np.ndarray
+    """(T, classes)"""
+    segments: list[LabelledSegment]
+
+
+class FrameLabel(NamedTuple):
+    """The label of a frame that has just come."""
+
+    frame: int
+    label: str
+    probability: float
+    seconds: float
+    """From the frame to its label"""
+
+
+class FrameLabeler(PublicModel):
+    """A trained labeler of frames."""
+
+    task = FrameLabelerTask.name
+    network: Network
+
+    def __init__(
+        self,
+        network: Network,
+        shape: Shape,
+        labels: Sequence[str],
+        options: FrameLabelerOptions,
+        metrics: dict[str, float] | None = None,
+        step: int = 0,
+    ) -> None:
+        super().__init__(network, options, metrics, step)
+        self.shape, self.labels = shape, list(labels)
+
+    @classmethod
+    def fit(cls, *paths: str | Path, val: str | Path | None = None, **options: Any) -> "FrameLabeler":
+        """Train on clips in segments; keywords are the flags of `unrolled train label-frames`.
+
+        Raises `InputError` for unusable files or options and `NonFiniteError` where the loss is not finite.
+        """
+        from unrolled.tasks.fitting import fit  # the other way round at import
+
+        model = fit(paths, val=val, options=FrameLabelerOptions(**options)).model
+        assert isinstance(model, cls)
+        return model
+
+    @classmethod
+    def from_file(cls, tensors: dict[str, Tensor], description: dict[str, Any]) -> "FrameLabeler":
+        """From what `model_file.load` returns."""
+        options = FrameLabelerOptions(**description["options"])
+        shape, labels = Shape(**description["vocabulary"]["shape"]), description["vocabulary"]["labels"]
+        # the engine of the training need not exist where the model is used
+        network = Network(shape, len(labels), replace(options, engine="auto"))
+        network.load_state_dict(tensors)
+        return cls(network, shape, labels, options, description["metrics"], description["step"])
+
+    def vocabulary(self) -> dict[str, Any]:
+        return {"labels": self.labels, "shape": self.shape.to_json()}
+
+    def predict(self, clips: Sequence[str | os.PathLike[str]]) -> list[Labelling]:
+        """The labels of the frames of each clip (a file, or a folder of pictures). A clip is read as it is decoded: its
+        frames are not kept, its features are."""
+        if isinstance(clips, str | os.PathLike):
+            raise InputError("predict takes a list of clips: put the path into brackets")
+        return [self._labelling(self._read(Path(clip))) for clip in clips]
+
+    @torch.inference_mode()
+    def _read(self, clip: Path) -> np.ndarray:
+        """The probabilities (T, classes) of its frames."""
+        frames = self.shape.stream(clip)
+        found, last = [], None
+        while chunk := list(islice(frames, AT_ONCE)):
+            features, last = self._features(np.stack(chunk), last)
+            found.append(features)
+        scores, _ = self.network.topology(Inputs(torch.cat(found)[:, None]))
+        return torch.softmax(scores[:, 0].double(), -1).cpu().numpy()
+
+    def _features(self, frames: np.ndarray, last: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Of frames (N, H, W, C) that follow `last` (1, C, H, W): (N, F), and the last one of these."""
+        pictures = torch.from_numpy(frames).to(self.device).permute(0, 3, 1, 2)
+        before = torch.cat((pictures[:1] if last is None else last, pictures[:-1]))
+        return self.network.features(pictures, before), pictures[-1:]
+
+    def _labelling(self, probabilities: np.ndarray) -> Labelling:
+        best, stride = probabilities.argmax(-1), self.shape.stride
+        runs = [
+            LabelledSegment(
+                s.begin * stride,
+                s.end * stride,
+                self.labels[s.label],
+                float(probabilities[s.begin : s.end, s.label].mean()),
+            )
+            for s in segments.segments(best)
+        ]
+        return Labelling([self.labels[n] for n in best], probabilities, runs)
+
+    @torch.inference_mode()
+    def stream(self, frames: Iterable[np.ndarray]) -> Iterator[FrameLabel]:
+        """The label of each frame (H, W, C) uint8 as it comes, from it and those before it; nothing is kept but the
+        state of the recurrent layers and the last frame. Only a model that was trained with `online` can.
+
+        The frames have the height, width and colours of the training's: `shape.stream` gives them so.
+        """
+        if not self.options.online:
+            raise InputError(
+                "this model reads clips in both directions, so it needs their end: train one with --online for frames "
+                "as they come"
+            )
+        topology, last = self.network.topology, None
+        state = topology.initial_state(1)
+        for number, frame in enumerate(frames):
+            begun = time.perf_counter()
+            features, last = self._features(frame[None], last)
+            scores, state = topology.step(Inputs(features), state)
+            chances = torch.softmax(scores[0], -1)
+            best = int(chances.argmax())
+            took = time.perf_counter() - begun
+            yield FrameLabel(number * self.shape.stride, self.labels[best], float(chances[best]), took)
+
+    def evaluate(self, *paths: str | os.PathLike[str], split: str | None = None) -> dict[str, Any]:
+        """accuracy a frame, f1_10, f1_25, f1_50 and edit of the segments, val_loss; `report` (a row a class, in frames)
+        and `confusion` (rows: the truth).
+
+        split: train, val or test, where the data or the training's --val-groups say which clip is what. Raises
+        `InputError` at a label that the training did not have.
+        """
+        read = read_segments(paths)
+        if split is not None:
+            read = read.take(part_asked(split, read, self.options))
+        frames = self.shape.read(read.paths).frames
+        true = numbers_of(read, frames, Classes(self.labels), self.shape.stride)
+        _, found = predict(self.network, Examples(frames, Sequences.pack(true, len(self.labels))), self.device)
+        best = np.concatenate([p.argmax(-1) for p in found])
+        counts = classification.confusion(np.concatenate(true), best, len(self.labels))
+        return {
+            **measure(true, found, self.labels),
+            "report": classification.report(counts, self.labels),
+            "confusion": counts.tolist(),
+        }

@@ -1,0 +1,152 @@
+"""`ImageCaptioner`: what users hold of a trained captioner of pictures. It describes, measures and saves itself."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unrolled.data.captioned import Captioned, read_captions
+from unrolled.data.examples import rows_of
+from unrolled.data.frames import Frames
+from unrolled.data.pictures import read_picture
+from unrolled.errors import InputError
+from unrolled.metrics import captions
+from unrolled.nn.vision import Backbone
+from unrolled.tasks.caption_image import ImageCaptionTask, Network, description, features_of
+from unrolled.tasks.captioning import Caption, Words, inputs_alone, with_captions
+from unrolled.tasks.media_options import ImageCaptionerOptions
+from unrolled.tasks.options import SearchOptions
+from unrolled.tasks.public_model import PublicModel
+from unrolled.tasks.writing import BEAM, mean_loss, write
+
+PathLike = str | os.PathLike[str]
+GROUP = 64
+"""Pictures that are decoded together."""
+
+
+class ImageCaptioner(PublicModel):
+    """A trained captioner of pictures."""
+
+    task = ImageCaptionTask.name
+    network: Network
+
+    def __init__(
+        self,
+        network: Network,
+        words: Words,
+        options: ImageCaptionerOptions,
+        metrics: dict[str, float] | None = None,
+        step: int = 0,
+    ) -> None:
+        super().__init__(network, options, metrics, step)
+        self.words = words
+
+    @classmethod
+    def fit(
+        cls, *paths: PathLike, val: PathLike | Sequence[PathLike] | None = None, **options: Any
+    ) -> "ImageCaptioner":
+        """Train on a folder of pictures with captions, or a table of captions; `val` likewise. Keywords are the flags
+        of `unrolled train caption-image`.
+
+        Raises `InputError` for unusable files or options and `NonFiniteError` where the loss is not finite.
+        """
+        from unrolled.tasks.fitting import fit  # the other way round at import
+
+        model = fit(paths, val=val, options=ImageCaptionerOptions(**options)).model
+        assert isinstance(model, cls)
+        return model
+
+    @classmethod
+    def from_file(cls, tensors: dict[str, Tensor], description: dict[str, Any]) -> "ImageCaptioner":
+        """From what `model_file.load` returns."""
+        options = ImageCaptionerOptions(**description["options"])
+        kept = description["vocabulary"]
+        words = Words.from_json(kept["words"])
+        backbone = _backbone(kept, any(name.startswith("eye.") for name in tensors))
+        # the engine of the training need not exist where the model is used
+        network = Network(words, backbone, replace(options, engine="auto"))
+        network.load_state_dict(tensors)
+        return cls(network, words, options, description["metrics"], description["step"])
+
+    def to(self, device: str | torch.device) -> Self:
+        self.backbone.to(device)
+        return super().to(device)
+
+    @property
+    def backbone(self) -> Backbone:
+        return self.network.eye
+
+    def vocabulary(self) -> dict[str, Any]:
+        return description(self.words, self.backbone)
+
+    def caption(self, pictures: Sequence[PathLike | np.ndarray], beam: int = BEAM, **how: Any) -> list[str]:
+        """A sentence for each picture, a file or an RGB array (H, W, 3) uint8. beam: hypotheses of each, 1 for greedy;
+        how: length_penalty, min_length, max_length, no_repeat_ngram (see `SearchOptions`)."""
+        return [found.text for found in self.predict(pictures, beam, **how)]
+
+    def predict(
+        self, pictures: Sequence[PathLike | np.ndarray], beam: int = BEAM, *, aligned: bool = False, **how: Any
+    ) -> list[Caption]:
+        """The captions with their scores; aligned: with attention weights."""
+        if isinstance(pictures, str | os.PathLike):
+            raise InputError("predict takes a list of pictures: put the path into brackets")
+        search = SearchOptions(beam=beam, **how)
+        found: list[Caption] = []
+        grid = self.options.image == "attention"
+        for begin in range(0, len(pictures), GROUP):
+            pixels = [
+                self.backbone.pixels([p if isinstance(p, np.ndarray) else read_picture(p)])
+                for p in pictures[begin : begin + GROUP]
+            ]
+            found += self._written(Frames.pack(self.backbone.compute(torch.cat(pixels), grid=grid)), search, aligned)
+        return found
+
+    def _written(self, inputs: Frames, search: SearchOptions, aligned: bool = False) -> list[Caption]:
+        """Of features (S, F) of each picture."""
+        _, found = write(self.network, self.words, inputs_alone(inputs), self.device, search=search, aligned=aligned)
+        return [self.words.caption(best) for best in found]
+
+    def evaluate(self, *paths: PathLike, split: str | None = None, beam: int = BEAM, **how: Any) -> dict[str, Any]:
+        """cider (0 to 10), bleu_1 to bleu_4 and rouge_l (0 to 1) of the captions that the model writes, against all
+        captions of each picture; val_loss (nats a token, with teacher forcing); pictures, captions.
+
+        split: train, val or test, where the data say so.
+        """
+        return self.measured(*paths, split=split, beam=beam, **how)[1]
+
+    def measured(
+        self, *paths: PathLike, split: str | None = None, beam: int = BEAM, **how: Any
+    ) -> tuple[Captioned, dict[str, Any]]:
+        """The pictures that `evaluate` measures, and what it finds."""
+        o, search = self.options, SearchOptions(beam=beam, **how)
+        data = read_captions(paths, encoding=o.encoding, bad_files=o.bad_files)
+        if split is not None:
+            data = data.take(rows_of(split, data.splits, data.places, "picture"))
+        kept = features_of(self.backbone, data.paths, o.image, o.bad_files)
+        data = data.take(kept.rows)
+        scores = captions.scores([found.text for found in self._written(kept.frames, search)], data.captions)
+        loss, _ = mean_loss(self.network, with_captions(kept.frames, data.captions, self.words), self.device)
+        return data, {
+            "cider": scores.pop("cider"),
+            **scores,
+            "val_loss": loss,
+            "pictures": len(data),
+            "captions": sum(map(len, data.captions)),
+            "beam": beam,
+            **how,
+        }
+
+
+def _backbone(kept: dict[str, Any], embedded: bool) -> Backbone:
+    """The one that the model file carries, its weights to come; else the one that it names."""
+    if embedded:
+        return Backbone.from_json(kept["backbone"])
+    name = kept["backbone"]["name"]
+    backbone = Backbone.open(name)
+    if backbone.sha256() != kept["backbone_sha256"]:
+        raise InputError(f"{name} is not the backbone that this model was trained with: take that from its source")
+    return backbone

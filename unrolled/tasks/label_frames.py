@@ -1,0 +1,186 @@
+"""A label for every frame of a clip. Many to many.
+
+`Network` is the module, `FrameLabelerTask` what the training loop sees of it, `frame_labeler.py` what users hold.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unrolled.cells import CELLS, Inputs, State
+from unrolled.data.batches import BucketStream, ExampleBatch, Examples, Limit, Sequences, in_order_of_length
+from unrolled.data.clips import NONE
+from unrolled.data.streams import IGNORED
+from unrolled.engines import said
+from unrolled.metrics import segments
+from unrolled.tasks.media_options import FrameLabelerOptions
+from unrolled.tasks.video import AT_ONCE, Shape, VideoNetwork, layers
+from unrolled.topologies import ManyToMany
+from unrolled.training.task import Evaluation
+
+if TYPE_CHECKING:
+    from unrolled.tasks.frame_labeler import FrameLabeler
+
+DEFAULT_SECONDS = 300.0
+TRAINED = 512
+"""Timesteps times rows of a training batch, at most, whatever the number of clips."""
+EVALUATED = Limit(32, 4096)
+
+
+def resolve(options: FrameLabelerOptions) -> FrameLabelerOptions:
+    """The options with every choice made."""
+    return replace(
+        options,
+        cell=options.cell or "gru",
+        hidden=options.hidden or 128,
+        layers=options.layers or 1,
+        features=options.features or 128,
+        dropout=0.3 if options.dropout is None else options.dropout,
+        batch=options.batch or 8,
+        bptt="full",
+        lr=options.lr or 2e-3,
+        seconds=DEFAULT_SECONDS if options.seconds is None and options.steps is None else options.seconds,
+    )
+
+
+class Network(VideoNetwork):
+    """Frames of a clip to the scores of each frame's classes. Takes resolved options."""
+
+    def __init__(self, shape: Shape, classes: int, options: FrameLabelerOptions) -> None:
+        super().__init__(shape, options, seen=2)
+        assert options.dropout is not None
+        self.topology = ManyToMany(layers(options, not options.online), classes, options.dropout)
+
+    def forward(self, batch: ExampleBatch, state: State | None) -> tuple[Tensor, State]:
+        """The mean loss of the batch's frames in nats; there is no state to carry on."""
+        batch = self.warped(batch)
+        real = batch.targets != IGNORED
+        scores = self.scores(batch)[real]
+        return F.cross_entropy(scores, batch.targets[real], label_smoothing=self.options.label_smoothing), ()
+
+    def scores(self, batch: ExampleBatch) -> Tensor:
+        """(T, B, classes)"""
+        packed = self.packed(batch)
+        frames, before = packed.frames, packed.before
+        if self.training:
+            features = self.features(frames, frames[before])
+        else:  # a few at a time, so that a long clip takes little memory
+            parts = zip(frames.split(AT_ONCE), before.split(AT_ONCE), strict=True)
+            features = torch.cat([self.features(part, frames[at]) for part, at in parts])
+        return self.topology(Inputs(packed.unpack(features)), None, batch.lengths)[0]
+
+    def features(self, frames: Tensor, before: Tensor) -> Tensor:
+        """Frames (N, C, H, W), and the frame before each, to (N, F): what there is, and what has changed."""
+        x = (frames.float() - 127.5) / 64
+        return self.encoder(torch.cat((x, (frames.float() - before) / 64), 1))
+
+    def engine_name(self) -> str:
+        """The engine that runs the recurrent layers."""
+        recurrent = self.topology.recurrent
+        x = next(self.parameters()).new_zeros(1, 1, recurrent.input_size)
+        return recurrent.chosen_engine(Inputs(x), recurrent.initial_state(1)).name
+
+
+class FrameLabelerTask:
+    """Clips with a label a frame to train on, others to validate on, and the network between them."""
+
+    name = "label-frames"
+    unit = "frames"
+    monitor = ("accuracy", "max")
+
+    def __init__(
+        self,
+        options: FrameLabelerOptions,
+        shape: Shape,
+        labels: Sequence[str],
+        splits: dict[str, Examples],
+        device: torch.device,
+    ) -> None:
+        self.options, self.shape, self.labels, self.splits = options, shape, list(labels), splits
+        self.device = device
+        self.notes: list[str] = []
+        self.sha256: list[str] = []
+        self.start: dict[str, Tensor] | None = None
+
+    def model(self) -> Network:
+        counts = np.bincount(frame_labels(self.splits["train"]).ids, minlength=len(self.labels))
+        network = Network(self.shape, len(self.labels), self.options)
+        with torch.no_grad():  # it begins by knowing how frequent each class is
+            network.topology.output.bias.copy_(torch.from_numpy(np.log((counts + 0.5) / counts.sum())))
+        return network
+
+    def batches(self, split: str) -> BucketStream:
+        assert self.options.batch
+        limit = Limit(self.options.batch, max(TRAINED, self.options.window))
+        return BucketStream(self.splits[split], limit, self.options.seed)
+
+    def size(self, split: str) -> int:
+        return len(frame_labels(self.splits[split]).ids)
+
+    def evaluate(self, model: nn.Module, split: str, limit: int | None = None) -> Evaluation:
+        """Of clips with about `limit` frames together."""
+        assert isinstance(model, Network)
+        examples = self.splits[split]
+        most = None if limit is None else max(1, limit * len(examples) // self.size(split))
+        rows, found = predict(model, examples, self.device, most)
+        true = [frame_labels(examples)[row].astype(np.int64) for row in rows]
+        return Evaluation(measure(true, found, self.labels), sum(map(len, true)))
+
+    def public(self, model: nn.Module) -> "FrameLabeler":
+        from unrolled.tasks.frame_labeler import FrameLabeler  # the other way round at import
+
+        assert isinstance(model, Network)
+        return FrameLabeler(model, self.shape, self.labels, self.options)
+
+    def introduction(self, model: nn.Module, engine: str) -> str:
+        """What is trained on what, in one line."""
+        o, s = self.options, self.shape
+        runs = said(engine, o.engine, self.device.type, CELLS[o.cell or "gru"])
+        ways = ", online" if o.online else ", both directions"
+        return (
+            f"frames {s.width}×{s.height} {'grey' if s.grey else 'colour'}, convolutions, "
+            f"{o.cell} {o.layers} × {o.hidden}{ways}, "
+            f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(self.labels)} classes; "
+            f"train {self.size('train'):,}, validation {self.size('val'):,} frames; "
+            f"{runs}, {self.device}, {torch.get_num_threads()} threads"
+        )
+
+    def describe(self) -> dict[str, Any]:
+        vocabulary = {"labels": self.labels, "shape": self.shape.to_json()}
+        return {"task": self.name, "options": asdict(self.options), "vocabulary": vocabulary}
+
+
+def frame_labels(examples: Examples) -> Sequences:
+    """The classes of all frames."""
+    assert isinstance(examples.targets, Sequences)
+    return examples.targets
+
+
+@torch.no_grad()
+def predict(
+    network: Network, examples: Examples, device: torch.device, most: int | None = None
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Which examples (N,), ascending, and of each the probabilities (T_n, classes); `most`: of so many at most."""
+    was_training = network.training
+    network.eval()
+    found: dict[int, np.ndarray] = {}
+    for batch in in_order_of_length(examples, EVALUATED, most):
+        probabilities = torch.softmax(network.scores(batch.to(device)).double(), -1).cpu().numpy()
+        for column, (row, length) in enumerate(zip(batch.rows.tolist(), batch.lengths.tolist(), strict=True)):
+            found[row] = probabilities[:length, column]
+    network.train(was_training)
+    rows = sorted(found)
+    return np.array(rows, dtype=np.int64), [found[row] for row in rows]
+
+
+def measure(true: Sequence[np.ndarray], probabilities: Sequence[np.ndarray], labels: Sequence[str]) -> dict[str, float]:
+    """accuracy a frame, F1 and edit score of the segments, and the loss in nats a frame."""
+    background = labels.index(NONE) if NONE in labels else None
+    found = segments.scores(true, [p.argmax(-1) for p in probabilities], background)
+    chances = np.concatenate([p[np.arange(len(t)), t] for t, p in zip(true, probabilities, strict=True)])
+    return {**found, "val_loss": float(-np.log(np.maximum(chances, 1e-30)).mean())}

@@ -1,0 +1,282 @@
+"""The options of the tasks with pictures and video. No torch here."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from unrolled.errors import InputError
+from unrolled.tasks.options import (
+    ATTENTIONS,
+    CELLS,
+    LEAST_TOKENS,
+    POOLINGS,
+    TOKENS,
+    RecurrentOptions,
+    check_fraction,
+)
+from unrolled.training.options import TrainingOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoOptions(TrainingOptions):
+    """Options of a training on clips.
+
+    Attributes
+    ----------
+    size
+        Longest side of a frame as the network sees it, in pixels. Default: that of the clips, at most 64.
+    grey
+        Frames without colour. Default: where the clips have none.
+    stride
+        Every so many frames of a clip.
+    bad_files
+        stop at a clip that is missing or cannot be read, or skip it and say so.
+    val_fraction
+        Part of the clips that is kept for validation, where no split is given; drawn by --seed. Clips of one group
+        stay together.
+    cell
+        rnn, rnn_relu, lstm or gru.
+    hidden
+        Hidden units of a layer and direction.
+    layers
+        Recurrent layers.
+    features
+        Numbers that a frame becomes.
+    dropout
+        On the frames' features and before the output.
+    label_smoothing
+        Part of the probability that the targets give to all classes alike.
+    shift
+        Training clips move by up to this part of the frame's width and height.
+    scale
+        They grow or shrink by up to this factor, less 1.
+    turn
+        They turn by up to so many degrees.
+    light
+        Their contrast changes by up to this factor, less 1, and their brightness by up to this part of its range.
+    speed
+        They play faster or slower by up to this factor, less 1, and as unevenly.
+    cover
+        A rectangle of up to this part of the width and height is hidden.
+    flip
+        Every other training clip is mirrored, left to right: where the mirror image means the same.
+    """
+
+    size: int | None = None
+    grey: bool | None = None
+    stride: int = 1
+    bad_files: Literal["stop", "skip"] = "stop"
+    val_fraction: float = 0.1
+    cell: str | None = None
+    hidden: int | None = None
+    layers: int | None = None
+    features: int | None = None
+    dropout: float | None = None
+    label_smoothing: float = 0.1
+    shift: float = 0.1
+    scale: float = 0.1
+    turn: float = 0.0
+    light: float = 0.2
+    speed: float = 0.3
+    cover: float = 0.0
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._one_of("cell", CELLS)
+        self._one_of("bad_files", ("stop", "skip"))
+        for name in ("hidden", "layers", "features", "stride"):
+            self._at_least(name, above=0)
+        self._at_least("size", low=8)
+        for name in ("scale", "turn", "light", "speed"):
+            self._at_least(name, low=0)
+        for name in ("dropout", "label_smoothing", "shift", "cover"):
+            self._below_one(name)
+        check_fraction(self.val_fraction)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoClassifierOptions(VideoOptions):
+    """Options of a classifier of clips.
+
+    Attributes
+    ----------
+    frames
+        Of a clip at most so many frames, from all of it evenly. Default: 64.
+    val_groups
+        Groups that are kept for validation, such as F01,M04: the values of a column `group`.
+    pooling
+        What of the states becomes the clip's vector: final, mean, max (over time) or attention.
+    one_directional
+        Read forwards only. Default: both ways.
+    """
+
+    frames: int = 64
+    val_groups: str | None = None
+    pooling: Literal["final", "mean", "max", "attention"] = "attention"
+    one_directional: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._one_of("pooling", POOLINGS)
+        self._at_least("frames", above=0)
+        if self.val_groups is not None and not self.val_groups.replace(",", "").strip():
+            raise InputError("--val-groups names no group: give some, such as A,B")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameLabelerOptions(VideoOptions):
+    """Options of a labeler of frames.
+
+    Attributes
+    ----------
+    val_groups
+        Groups that are kept for validation, such as A,B: the values of a column `group`.
+    online
+        Label each frame from it and those before it, so that a live picture can be labelled. Default: from the whole
+        clip, in both directions.
+    window
+        Frames of a training clip at most: longer ones are cut.
+    """
+
+    val_groups: str | None = None
+    online: bool = False
+    window: int = 128
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._at_least("window", above=0)
+        if self.val_groups is not None and not self.val_groups.replace(",", "").strip():
+            raise InputError("--val-groups names no group: give some, such as A,B")
+
+
+IMAGES = ("initial", "every-step", "both", "attention")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageCaptionerOptions(RecurrentOptions):
+    """Options of a captioner of pictures.
+
+    Attributes
+    ----------
+    backbone
+        Pretrained image network that says what a picture is: a folder that transformers' save_pretrained wrote, or a
+        name on the Hugging Face hub, such as microsoft/resnet-50. It stays as it is.
+    image
+        How the picture enters the chain that writes: as its initial state, at every-step (added to what each timestep
+        reads), both, or as the initial state with attention over the regions of the picture. Default: attention.
+    encoding
+        Of the table of captions, such as latin-1. Default: utf-8.
+    bad_files
+        What a picture means that is missing or damaged: stop, or skip (it is left out and listed).
+    val_fraction
+        Part of the pictures that is kept for validation, where no split is given; drawn by --seed.
+    tokens
+        word, bpe, char or byte. Default: word.
+    vocabulary
+        How many tokens at most, for word and bpe. Default: 10,000 words; 2,000 for bpe.
+    min_count
+        Words that occur less often in the training captions are unknown. Default: 3.
+    cased
+        Tell capital letters from small ones. Default: captions in small letters, for word.
+    cell
+        rnn, rnn_relu, lstm or gru.
+    hidden
+        Hidden units of a layer.
+    layers
+        Recurrent layers.
+    embedding
+        Size of the vectors that tokens become.
+    features
+        Numbers that the picture becomes, or each of its regions.
+    dropout
+        On embeddings (the same units at every timestep), between layers and before the output.
+    image_dropout
+        On the backbone's features and on the numbers that they become.
+    label_smoothing
+        Part of the probability that the targets give to all tokens alike.
+    """
+
+    backbone: str | None = None
+    image: Literal["initial", "every-step", "both", "attention"] = "attention"
+    encoding: str | None = None
+    bad_files: Literal["stop", "skip"] = "stop"
+    val_fraction: float = 0.1
+    tokens: Literal["word", "bpe", "char", "byte"] = "word"
+    vocabulary: int | None = None
+    min_count: int | None = None
+    cased: bool = False
+    cell: str | None = None
+    hidden: int | None = None
+    layers: int = 1
+    embedding: int | None = None
+    features: int | None = None
+    dropout: float | None = None
+    image_dropout: float | None = None
+    label_smoothing: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, allowed in (("cell", CELLS), ("image", IMAGES), ("tokens", TOKENS), ("bad_files", ("stop", "skip"))):
+            self._one_of(name, allowed)
+        for name in ("hidden", "layers", "embedding", "features", "min_count"):
+            self._at_least(name, above=0)
+        if self.vocabulary is not None:
+            if self.tokens in ("char", "byte"):
+                raise InputError(f"--vocabulary has no meaning for --tokens {self.tokens}: it is for word and bpe")
+            self._at_least("vocabulary", low=LEAST_TOKENS[self.tokens])
+        if self.tokens != "word" and (self.min_count is not None or self.cased):
+            raise InputError(f"--min-count and --cased are for --tokens word, not for {self.tokens}: leave them out")
+        for name in ("dropout", "image_dropout", "label_smoothing"):
+            self._below_one(name)
+        check_fraction(self.val_fraction)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoCaptionerOptions(VideoOptions, RecurrentOptions):
+    """Options of a captioner of clips.
+
+    Attributes
+    ----------
+    frames
+        Of a clip at most so many frames, from all of it evenly.
+    encoding
+        Of the table of captions, such as latin-1. Default: utf-8.
+    tokens
+        word, bpe, char or byte. Default: word.
+    vocabulary
+        How many tokens at most, for word and bpe. Default: 10,000 words; 2,000 for bpe.
+    min_count
+        Words that occur less often in the training captions are unknown. Default: 2.
+    cased
+        Tell capital letters from small ones. Default: captions in small letters, for word.
+    attention
+        How the words look at the frames: none, dot or additive. Default: additive.
+    embedding
+        Size of the vectors that tokens become.
+    """
+
+    frames: int = 64
+    encoding: str | None = None
+    tokens: Literal["word", "bpe", "char", "byte"] = "word"
+    vocabulary: int | None = None
+    min_count: int | None = None
+    cased: bool = False
+    attention: Literal["none", "dot", "additive"] = "additive"
+    embedding: int | None = None
+    light: float = 0.0
+    """Captions may name colours"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, allowed in (("tokens", TOKENS), ("attention", ATTENTIONS)):
+            self._one_of(name, allowed)
+        for name in ("frames", "embedding", "min_count"):
+            self._at_least(name, above=0)
+        if self.hidden is not None and self.hidden % 2:
+            raise InputError(f"--hidden is {self.hidden}: it must be even, since each direction has half of the units")
+        if self.vocabulary is not None:
+            if self.tokens in ("char", "byte"):
+                raise InputError(f"--vocabulary has no meaning for --tokens {self.tokens}: it is for word and bpe")
+            self._at_least("vocabulary", low=LEAST_TOKENS[self.tokens])
+        if self.tokens != "word" and (self.min_count is not None or self.cased):
+            raise InputError(f"--min-count and --cased are for --tokens word, not for {self.tokens}: leave them out")

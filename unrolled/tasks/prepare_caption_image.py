@@ -1,0 +1,124 @@
+"""From captioned pictures and options to a captioning task: read, divide, compute features, build the vocabulary."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from unrolled.data.captioned import Captioned, read_captions
+from unrolled.data.examples import fingerprint
+from unrolled.data.frames import Frames
+from unrolled.data.splits import divide
+from unrolled.errors import InputError
+from unrolled.nn.vision import Backbone
+from unrolled.tasks.caption_image import ImageCaptionTask, features_of, resolve
+from unrolled.tasks.captioning import Words, with_captions
+from unrolled.tasks.image_captioner import ImageCaptioner
+from unrolled.tasks.media_options import ImageCaptionerOptions
+from unrolled.training.schedule import Clock
+
+PathLike = str | os.PathLike[str]
+ARCHITECTURE = (
+    "image",
+    "tokens",
+    "vocabulary",
+    "min_count",
+    "cased",
+    "cell",
+    "hidden",
+    "layers",
+    "embedding",
+    "features",
+)
+"""Options that come from the model to start from."""
+
+
+def prepare_image_captioner(
+    paths: Sequence[PathLike],
+    options: ImageCaptionerOptions,
+    *,
+    val: Sequence[PathLike] | None,
+    device: torch.device,
+    clock: Clock,
+    start: Any = None,
+    vocabulary: dict[str, Any] | None = None,
+) -> ImageCaptionTask:
+    """The task, ready for training. start: a model to go on from; vocabulary: that of a training to resume."""
+    if start is not None:
+        options = _like(start, options)
+    options = resolve(options)
+    backbone = _backbone(options, start, vocabulary).to(device)
+    train, held, notes = _read(paths, options, val)
+    train, inputs = _seen(train, backbone, options, notes)
+    held, held_inputs = _seen(held, backbone, options, notes)
+    if vocabulary:
+        words = Words.from_json(vocabulary["words"])
+    else:
+        texts = [text for several in train.captions for text in several]
+        words = start.words if start is not None else Words.learn(texts, options)
+    pairs = {
+        "train": with_captions(inputs, train.captions, words),
+        "val": with_captions(held_inputs, held.captions, words),
+    }
+    task = ImageCaptionTask(options, words, backbone, pairs, held_inputs, held.captions, device)
+    task.notes = notes
+    task.sha256 = [
+        fingerprint([path.name for path in part.paths], ["\n".join(several) for several in part.captions])
+        for part in (train, held)
+    ]
+    task.start = start.network.state_dict() if start is not None else None
+    return task
+
+
+def _backbone(options: ImageCaptionerOptions, start: Any, vocabulary: dict[str, Any] | None) -> Backbone:
+    if start is not None:
+        return start.network.eye
+    if options.backbone is None:
+        raise InputError(
+            "no --backbone is given: name a pretrained image network, a folder that transformers wrote or a name on "
+            "the Hugging Face hub such as microsoft/resnet-50"
+        )
+    backbone = Backbone.open(options.backbone)
+    if vocabulary and backbone.sha256() != vocabulary["backbone_sha256"]:
+        raise InputError(f"{options.backbone} has changed since the training began: put it back, or train again")
+    return backbone
+
+
+def _read(
+    paths: Sequence[PathLike], options: ImageCaptionerOptions, val: Sequence[PathLike] | None
+) -> tuple[Captioned, Captioned, list[str]]:
+    """The pictures to train on and to validate on."""
+    read = read_captions(paths, encoding=options.encoding, bad_files=options.bad_files)
+    if val is not None:
+        other = read_captions(val, encoding=options.encoding, bad_files=options.bad_files)
+        return read, other, [*read.notes, *other.notes]
+    parts = divide(len(read), splits=read.splits, groups=read.groups, fraction=options.val_fraction, seed=options.seed)
+    return read.take(parts.train), read.take(parts.val), [*read.notes, parts.how]
+
+
+def _seen(
+    part: Captioned, backbone: Backbone, options: ImageCaptionerOptions, notes: list[str]
+) -> tuple[Captioned, Frames]:
+    """The pictures that can be read, and their features."""
+    kept = features_of(backbone, part.paths, options.image, options.bad_files)
+    notes += kept.notes
+    return part.take(kept.rows), kept.frames
+
+
+def _like(start: Any, options: ImageCaptionerOptions) -> ImageCaptionerOptions:
+    """The options with the architecture of the model to start from; refuses a contradiction."""
+    if not isinstance(start, ImageCaptioner):
+        raise InputError("the model to start from is no captioner of pictures: start from one of those")
+    if options.backbone is not None and Backbone.open(options.backbone).sha256() != start.network.eye.sha256():
+        raise InputError(f"{options.backbone} is not the backbone of the model to start from: leave --backbone out")
+    return replace(_as(start.options, options), backbone=start.options.backbone)
+
+
+def _as(has: Any, options: ImageCaptionerOptions) -> ImageCaptionerOptions:
+    """What has a default of its own, and was left at it, is taken over without a question."""
+    asked = ImageCaptionerOptions()
+    silent = {name: None for name in ARCHITECTURE if getattr(options, name) == getattr(asked, name)}
+    taken = {name: getattr(has, name) for name in silent}
+    return replace(options, **taken).like(has, ARCHITECTURE)

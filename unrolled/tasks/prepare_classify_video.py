@@ -1,0 +1,69 @@
+"""From labelled clips and options to a video-classification task: read, divide, decode."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from unrolled.data.batches import Examples
+from unrolled.data.clips import Clips, read_clips
+from unrolled.data.labelled import Classes
+from unrolled.data.splits import divide
+from unrolled.errors import InputError
+from unrolled.tasks.classify_video import VideoClassifierTask, resolve
+from unrolled.tasks.media_options import VideoClassifierOptions
+from unrolled.tasks.video import Shape, fingerprint_of, groups_of
+from unrolled.training.schedule import Clock
+
+PathLike = str | os.PathLike[str]
+
+
+def prepare_video_classifier(
+    paths: Sequence[PathLike],
+    options: VideoClassifierOptions,
+    *,
+    val: Sequence[PathLike] | None,
+    device: torch.device,
+    clock: Clock,
+    start: Any = None,
+    vocabulary: dict[str, Any] | None = None,
+) -> VideoClassifierTask:
+    """The task, ready for training. vocabulary: that of a training to resume."""
+    if start is not None:
+        raise InputError("a video classifier starts from nothing yet: leave --start-from out")
+    train, held, notes = _read(paths, options, val)
+    options = resolve(options)
+    classes = Classes(vocabulary["labels"]) if vocabulary else Classes.of(train, "clips")
+    shape = Shape(**vocabulary["shape"]) if vocabulary else Shape.of(train.paths, options, options.frames)
+    splits, digests = {}, []
+    for name, part in (("train", train), ("val", held)):
+        numbers = classes.numbers(part)
+        kept = shape.read(part.paths, options.bad_files)
+        notes += kept.notes
+        splits[name] = Examples(kept.frames, numbers[kept.rows])
+        digests.append(fingerprint_of(kept.frames, numbers[kept.rows].tolist()))
+    task = VideoClassifierTask(options, shape, classes.names, splits, device)
+    task.notes = notes
+    task.sha256 = digests
+    return task
+
+
+def _read(
+    paths: Sequence[PathLike], options: VideoClassifierOptions, val: Sequence[PathLike] | None
+) -> tuple[Clips, Clips, list[str]]:
+    """The clips to train on and to validate on."""
+    read = read_clips(paths, bad_files=options.bad_files)
+    if val is not None:
+        other = read_clips(val, bad_files=options.bad_files)
+        return read, other, [*read.notes, *other.notes]
+    parts = divide(
+        len(read),
+        splits=read.splits,
+        strata=read.labels,
+        groups=read.groups,
+        val_groups=groups_of(options),
+        fraction=options.val_fraction,
+        seed=options.seed,
+    )
+    return read.take(parts.train), read.take(parts.val), [*read.notes, parts.how]

@@ -1,0 +1,158 @@
+"""What the tasks on clips share: reading the frames, and the network from frames to features."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from unrolled.cells import CELLS
+from unrolled.data import video
+from unrolled.data.batches import ExampleBatch
+from unrolled.data.clips import Clips, Segmented
+from unrolled.data.examples import fingerprint, rows_of
+from unrolled.data.frame_cache import Kept, cached
+from unrolled.data.frames import Frames
+from unrolled.data.media_files import BadFiles
+from unrolled.data.streams import IGNORED
+from unrolled.nn import Recurrent
+from unrolled.nn.augment import Variety, vary, warp
+from unrolled.nn.convnet import FrameEncoder, Packed, pack
+from unrolled.tasks.media_options import VideoOptions
+
+LONGEST_SIDE = 64
+"""Of a frame, where no size is asked for."""
+LOOKED_AT = 20
+"""Clips whose first frame says whether all are grey."""
+ALMOST_GREY = 3.0
+"""How far the colours of a grey frame may lie apart, on average: a codec's rounding."""
+WIDTHS = (24, 48, 96, 128)
+"""Channels of the convolutions."""
+AT_ONCE = 512
+"""Frames that are encoded at a time where nothing is trained."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What frames are made to be."""
+
+    height: int
+    width: int
+    grey: bool
+    stride: int = 1
+    count: int | None = None
+    """Frames of a clip, at most"""
+
+    @property
+    def channels(self) -> int:
+        return 1 if self.grey else 3
+
+    @classmethod
+    def of(cls, paths: Sequence[Path], options: VideoOptions, count: int | None = None) -> "Shape":
+        """That of the first clip, made smaller; grey where the clips are."""
+        first = video.probe(paths[0])
+        longest = max(first.width, first.height)
+        size = min(longest, options.size or LONGEST_SIDE)
+        height, width = (max(1, round(side * size / longest)) for side in (first.height, first.width))
+        grey = _are_grey(paths) if options.grey is None else options.grey
+        return cls(height, width, grey, options.stride, count)
+
+    def read(self, paths: Sequence[Path], bad_files: BadFiles = "stop") -> Kept:
+        """The frames of all these clips; they are decoded once and kept on disk. bad_files: whether a clip that cannot
+        be read ends it all, or is left out and noted."""
+        recipe = "frames, version 1: " + ", ".join(f"{name}={value}" for name, value in self.to_json().items())
+        return cached(paths, recipe, self.decode, bad_files=bad_files)
+
+    def decode(self, path: Path) -> np.ndarray:
+        """(T, H, W, C)"""
+        return np.stack(list(self.stream(path)))
+
+    def stream(self, path: Path) -> Any:
+        """The frames (H, W, C) of a clip, one after the other."""
+        return video.frames(path, size=(self.width, self.height), grey=self.grey, stride=self.stride, count=self.count)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def _are_grey(paths: Sequence[Path]) -> bool:
+    step = max(1, len(paths) // LOOKED_AT)
+    for path in paths[::step]:
+        frame = next(iter(video.frames(path))).astype(np.float32)
+        if np.abs(frame - frame.mean(-1, keepdims=True)).mean() > ALMOST_GREY:
+            return False
+    return True
+
+
+class VideoNetwork(nn.Module):
+    """Clips to features a frame; the tasks' networks go on from there. Takes resolved options.
+
+    seen: how many pictures the encoder sees of a frame: the frame itself, and what changes.
+    """
+
+    def __init__(self, shape: Shape, options: Any, seen: int) -> None:
+        super().__init__()
+        assert options.features and options.dropout is not None
+        self.options = options
+        self.encoder = FrameEncoder(
+            shape.height, shape.width, seen * shape.channels, options.features, WIDTHS, options.dropout
+        )
+        names = ("shift", "scale", "turn", "light", "speed", "flip", "cover")
+        self.variety = Variety(**{name: getattr(options, name) for name in names})
+
+    def warped(self, batch: ExampleBatch) -> ExampleBatch:
+        """In training, the clips at other speeds, with their targets where each frame has one."""
+        if not (self.training and self.variety.speed):
+            return batch
+        at, lengths = warp(batch.lengths, self.variety.speed)
+        columns = torch.arange(len(lengths), device=at.device)
+        inputs, targets = batch.inputs[at, columns], batch.targets
+        if targets.dim() == 2:
+            real = torch.arange(len(at), device=at.device)[:, None] < lengths
+            targets = torch.where(real, targets[at, columns], IGNORED)
+        return batch._replace(inputs=inputs, lengths=lengths, targets=targets)
+
+    def packed(self, batch: ExampleBatch) -> Packed:
+        """The real frames, in training each clip a little changed."""
+        packed = pack(batch.inputs, batch.lengths)
+        return vary(packed, self.variety) if self.training else packed
+
+
+def layers(options: Any, bidirectional: bool) -> Recurrent:
+    """The recurrent layers over the features of frames."""
+    return Recurrent(
+        CELLS[options.cell],
+        options.features,
+        options.hidden,
+        options.layers,
+        dropout=options.dropout,
+        bidirectional=bidirectional,
+        forget_bias=1.0 if options.cell == "lstm" else None,
+        orthogonal=True,
+        engine=options.engine,
+    )
+
+
+def groups_of(options: Any) -> list[str] | None:
+    """The groups to validate on, where some are asked for."""
+    if options.val_groups is None:
+        return None
+    return [name.strip() for name in options.val_groups.split(",") if name.strip()]
+
+
+def fingerprint_of(frames: Frames, labels: Sequence[Any]) -> str:
+    """SHA-256 of clips, as the network sees them, and what is said of each."""
+    pictures = [hashlib.sha256(frames[row].tobytes()).hexdigest() for row in range(len(frames))]
+    return fingerprint(pictures, [str(label) for label in labels])
+
+
+def part_asked(split: str, clips: Clips | Segmented, options: Any) -> np.ndarray:
+    """Which clips are train, val or test: as the data say, or the groups that the training kept for validation."""
+    splits, groups = clips.splits, groups_of(options)
+    if groups is not None and clips.groups is not None and splits is None:
+        splits = ["val" if group in groups else "train" for group in clips.groups]
+    return rows_of(split, splits, clips.places, "clip")
