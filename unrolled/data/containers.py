@@ -21,7 +21,7 @@ THREADED = 480 * 270
 REFUSED = {"tty", "bin", "adf", "idf", "xbin", "ffmetadata", "data", "image2", "alias_pix", "brender_pix"}
 REFUSED |= {"hls", "dash", "hds", "smoothstreaming", "webm_dash_manifest", "concat", "imf", "sdp", "rtp", "rtsp", "sap"}
 REFUSED |= {"lavfi", "fbdev", "kmsgrab", "x11grab", "alsa", "oss"}
-EAGER = {"analyzeduration": "200000", "fpsprobesize": "0", "probesize":"4096"}
+EAGER = {"analyzeduration": "200000", "fpsprobesize": "0", "probesize": "4096"}
 """FFmpeg looks at no more than 0.2 s of a stream before it gives the first frame, and not for the rate."""
 STILL = "_pipe"
 """How FFmpeg's names of formats of single pictures end."""
