@@ -21,15 +21,10 @@ THREADED = 480 * 270
 REFUSED = {"tty", "bin", "adf", "idf", "xbin", "ffmetadata", "data", "image2", "alias_pix", "brender_pix"}
 REFUSED |= {"hls", "dash", "hds", "smoothstreaming", "webm_dash_manifest", "concat", "imf", "sdp", "rtp", "rtsp", "sap"}
 REFUSED |= {"lavfi", "fbdev", "kmsgrab", "x11grab", "alsa", "oss"}
-<<<<<<< HEAD
-EAGER = {"analyzeduration": "200000", "fpsprobesize": "0", "probesize": "4096"}
-"""FFmpeg looks at no more than 0.2 s of a stream before it gives the first frame, and not for the rate."""
-=======
 EAGER = {"formatprobesize": "32768", "probesize": "65536", "analyzeduration": "200000", "fpsprobesize": "0"}
 """How little FFmpeg looks at of a stream before it gives the first frame; it would wait for seconds."""
 BUFFER = 1 << 16
 """Bytes that are read at a time."""
->>>>>>> c079107fc7c3cf8f5a01ca3598b44ccbbf8d82be
 STILL = "_pipe"
 """How FFmpeg's names of formats of single pictures end."""
 
