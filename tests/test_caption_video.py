@@ -16,11 +16,12 @@ from unrolled.data.frames import Frames
 from unrolled.errors import InputError
 from unrolled.tasks import fitting
 from unrolled.tasks.caption_video import Network, resolve
-from unrolled.tasks.captioning import Words, inputs_alone, mean_loss, with_all_captions, with_captions, write
+from unrolled.tasks.captioning import Words, inputs_alone, with_all_captions, with_captions
 from unrolled.tasks.media_options import VideoCaptionerOptions
 from unrolled.tasks.options import SearchOptions
 from unrolled.tasks.video import Shape
 from unrolled.tasks.video_captioner import VideoCaptioner
+from unrolled.tasks.writing import mean_loss, write
 
 pytest.importorskip("av")
 from video_helpers import moving, write_clip  # noqa: E402 (needs PyAV)

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unrolled.data import tokenizers
-from unrolled.data.batches import Examples
+from unrolled.data.batches import Examples, Sequences
 from unrolled.data.examples import fingerprint, train_and_val
 from unrolled.data.labelled import Classes, Labelled, read_labelled
 from unrolled.data.tokenizers import Tokenizer
 from unrolled.errors import InputError
-from unrolled.tasks.classify_text import TextClassifierTask, encode_all, plain, resolve
+from unrolled.tasks.classify_text import LONGEST, TextClassifierTask, encode_all, plain, resolve
 from unrolled.tasks.models import LanguageModel
 from unrolled.tasks.options import TextClassifierOptions
 from unrolled.training.schedule import Clock
@@ -57,12 +57,25 @@ def prepare_text_classifier(
         name: Examples(encode_all(tokenizer, part.texts, options.lower), classes.numbers(part))
         for name, part in (("train", train), ("val", held_out))
     }
+    splits["train"], cut = _shortened(splits["train"], tokenizer.size)
     task = TextClassifierTask(options, tokenizer, classes.names, splits, device)
-    task.notes = notes
+    task.notes = notes + cut
     task.sha256 = [fingerprint(part.texts, part.labels) for part in (train, held_out)]
     if start is not None:
         task.start = _beginning(task, start)
     return task
+
+
+def _shortened(examples: Examples, size: int) -> tuple[Examples, list[str]]:
+    """The examples with the beginning of texts that are too long to train on, and what to say of them."""
+    sources = examples.sources
+    assert isinstance(sources, Sequences)
+    long = int((sources.lengths > LONGEST).sum())
+    if not long:
+        return examples, []
+    short = Sequences.pack((sources[row][:LONGEST] for row in range(len(sources))), size)
+    what = "1 training text has" if long == 1 else f"{long:,} training texts have"
+    return Examples(short, examples.targets), [f"{what} more than {LONGEST:,} tokens, of which the first are read"]
 
 
 def _tokenizer(train: Labelled, options: TextClassifierOptions) -> Tokenizer:
