@@ -58,7 +58,8 @@ class VideoOptions(TrainingOptions):
     cover
         A rectangle of up to this part of the width and height is hidden.
     flip
-        Every other training clip is mirrored, left to right: where the mirror image means the same.
+        Every other training clip is mirrored, left to right: where the mirror image means the same. A classifier then
+        labels a clip by what it says of it and of its mirror image.
     """
 
     size: int | None = None
