@@ -25,7 +25,6 @@ from unrolled.data.endings import is_cut_off
 from unrolled.data.pictures import check_file, picture_files, read_picture
 from unrolled.errors import InputError
 
-
 LONGEST = 24 * 3600.0
 """Seconds that one frame may be shown; more are damaged times, and would be filled with frames for ever."""
 
