@@ -16,11 +16,12 @@ from unrolled.data.frames import Frames
 from unrolled.errors import InputError
 from unrolled.tasks import fitting
 from unrolled.tasks.caption_video import Network, resolve
-from unrolled.tasks.captioning import Words, inputs_alone, mean_loss, with_all_captions, with_captions, write
+from unrolled.tasks.captioning import Words, inputs_alone, with_all_captions, with_captions
 from unrolled.tasks.media_options import VideoCaptionerOptions
 from unrolled.tasks.options import SearchOptions
 from unrolled.tasks.video import Shape
 from unrolled.tasks.video_captioner import VideoCaptioner
+from unrolled.tasks.writing import mean_loss, write
 
 pytest.importorskip("av")
 from video_helpers import moving, write_clip  # noqa: E402 (needs PyAV)
@@ -227,6 +228,29 @@ def test_options_are_checked(options: dict[str, Any], message: str) -> None:
     assert_one_sentence(str(error.value))
 
 
+def test_the_picture_has_a_row_a_word_and_a_column_a_frame(folder: Path, tmp_path: Path) -> None:
+    from helpers import svg_text
+
+    from unrolled.inspection import clip_captions, pictures
+    from unrolled.tasks.captioning import Caption
+
+    frames = [np.full((12, 20, 3), 10 * n, dtype=np.uint8) for n in range(14)]
+    weights = np.random.default_rng(0).dirichlet(np.ones(14), 4)
+    found = Caption("costs $5 à", -1.0, -2.0, ["costs", " $5", " à", "<end>"], weights.tolist())
+    drawn = clip_captions.captioned(frames, found)
+    pictures.save(drawn, tmp_path / "a.svg")
+    lines = svg_text(tmp_path / "a.svg")
+    for text in ("costs $5 à", "costs", "$5", "à", "<end>", "0", "13"):
+        assert text in lines.split("\n"), (text, lines)
+    assert f"14 frames, at most {weights.max():.0%} on one." in lines
+    shown = drawn.axes[0].images
+    assert len(shown) == 11 and shown[-1].get_array().shape == (4, 14)
+    edges = [image.get_extent() for image in shown]
+    assert edges[-1][0] <= edges[0][0] and edges[9][1] <= edges[-1][1]  # the frames lie over the rows
+    without = clip_captions.captioned(frames[:2], found._replace(attention=None))
+    assert len(without.axes[0].images) == 2
+
+
 # The commands
 
 
@@ -244,6 +268,8 @@ def test_the_commands(folder: Path, tmp_path: Path, quick_cli: Cli) -> None:
     assert len(lines[0][1].split()) <= 4
     listed = json.loads(quick_cli("predict", str(run), clip, "--json").stdout)["predictions"]
     assert set(listed[0]) == {"clip", "text", "score", "log_probability", "tokens", "attention"}
+    drawn = quick_cli("predict", str(run), clip, "--picture", str(tmp_path / "looked.png"))
+    assert drawn.returncode == 0 and (tmp_path / "looked.png").stat().st_size > 5000, drawn.stderr
     measured = quick_cli("evaluate", str(run), str(folder), "--split", "val", "--json")
     found = json.loads(measured.stdout)
     assert {"cider", "bleu_4", "rouge_l", "exact", "val_loss"} <= set(found) and found["clips"] == 6

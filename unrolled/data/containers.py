@@ -8,7 +8,7 @@ import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -21,8 +21,10 @@ THREADED = 480 * 270
 REFUSED = {"tty", "bin", "adf", "idf", "xbin", "ffmetadata", "data", "image2", "alias_pix", "brender_pix"}
 REFUSED |= {"hls", "dash", "hds", "smoothstreaming", "webm_dash_manifest", "concat", "imf", "sdp", "rtp", "rtsp", "sap"}
 REFUSED |= {"lavfi", "fbdev", "kmsgrab", "x11grab", "alsa", "oss"}
-EAGER = {"analyzeduration": "200000", "fpsprobesize": "0", "probesize": "4096"}
-"""FFmpeg looks at no more than 0.2 s of a stream before it gives the first frame, and not for the rate."""
+EAGER = {"formatprobesize": "8192", "probesize": "65536", "analyzeduration": "200000", "fpsprobesize": "0"}
+"""How little FFmpeg looks at of a stream before it gives the first frame; it would wait for seconds."""
+BUFFER = 1 << 16
+"""Bytes that are read at a time."""
 STILL = "_pipe"
 """How FFmpeg's names of formats of single pictures end."""
 
@@ -42,10 +44,17 @@ def opened(source: Any, name: str, *, live: bool = False, form: str | None = Non
     options = {"format_whitelist": _formats(), "protocol_whitelist": "file,pipe", "max_pixels": str(MOST_PIXELS)}
     options |= EAGER if live else {}
     with errors(name):
-        container = library().open(source, options=options, metadata_errors="replace", format=form)
+        container = library().open(source, options=options, metadata_errors="replace", format=form, buffer_size=BUFFER)
     with container:
         _prepare(container, name, live)
         yield container
+
+
+class Nameless:
+    """A file as PyAV reads it, without the name that FFmpeg would judge it by."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
 
 
 @contextmanager
@@ -53,7 +62,7 @@ def errors(name: str) -> Iterator[None]:
     """PyAV's errors as `InputError` that names the file."""
     try:
         yield
-    except (library().error.FFmpegError, MemoryError) as error:
+    except (library().error.FFmpegError, OSError, MemoryError) as error:
         said = getattr(error, "strerror", None) or "out of memory"
         raise InputError(f"{name} is no video, damaged or cut off ({said}): copy it again, or leave it out") from None
 
@@ -86,7 +95,7 @@ def _formats() -> str:
 
 def _prepare(container: Any, name: str, live: bool) -> None:
     kind = container.format.name
-    if kind.endswith(STILL):
+    if kind.endswith(STILL) and not live:  # live it is picture after picture
         what = f"a picture ({kind.removesuffix(STILL)})"
         raise InputError(f"{name} is {what}, not a video: give a clip, or a folder of pictures")
     if all(_is_cover(stream) for stream in container.streams.video):

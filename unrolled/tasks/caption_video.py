@@ -59,6 +59,8 @@ class Network(CaptionNetwork):
     Unlike in a classifier of clips, frames keep their light and colours as they are: captions may name them.
     """
 
+    read_at_once = Limit(64, 4096)
+
     def __init__(self, words: Words, shape: Shape, options: VideoCaptionerOptions) -> None:
         o = options
         assert o.cell and o.hidden and o.layers and o.features and o.dropout is not None

@@ -22,25 +22,20 @@ from unrolled.data.batches import (
     Limit,
     Sequences,
     Several,
-    in_order_of_length,
     shifted,
 )
 from unrolled.data.frames import Frames
 from unrolled.data.streams import IGNORED
 from unrolled.data.tokenizers import decode
-from unrolled.data.vocabulary import BEGIN, END, PADDING, SPECIALS, Vocabulary
-from unrolled.decoding.search import Hypothesis, Limits, beam_search, stepper
+from unrolled.data.vocabulary import BEGIN, PADDING, SPECIALS, Vocabulary
+from unrolled.decoding.search import Hypothesis
 from unrolled.metrics import captions
 from unrolled.nn import Recurrent
 from unrolled.nn.dropout import embedding_dropout
-from unrolled.tasks.options import SearchOptions
+from unrolled.tasks.writing import mean_loss, write
 from unrolled.topologies import Decoder, Memory
 from unrolled.training.task import Evaluation
 
-EVALUATED = Limit(64)
-"""Of a batch that is only read."""
-BEAM = 5
-GREEDY = SearchOptions(beam=1)
 WRITTEN = 500
 """Captions that a validation writes, at most."""
 
@@ -74,6 +69,10 @@ class Words:
         vocabulary = Vocabulary.learn(options.tokens, texts, options.vocabulary, **how)
         return cls(vocabulary, max(len(vocabulary.encode(text)) for text in texts))
 
+    def limits(self, lengths: Tensor) -> Tensor:
+        """(B,) whatever is described to (B,) tokens, at most: as in the longest training caption."""
+        return torch.full_like(lengths, self.longest)
+
     def encode(self, texts: Sequence[str]) -> Sequences:
         """Each with its end."""
         return Sequences.pack((self.vocabulary.encode(text, end=True) for text in texts), self.vocabulary.size)
@@ -99,6 +98,8 @@ class CaptionNetwork(nn.Module, ABC):
 
     context, values: features of the vector that the decoder begins with, and of what its attention looks at.
     """
+
+    read_at_once = Limit(64)
 
     def __init__(
         self,
@@ -255,52 +256,3 @@ def with_all_captions(inputs: Frames, texts: Sequence[Sequence[str]], words: Wor
     """An example an input, with all its captions: what is costly to read is read once for all of them."""
     offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
     return Examples(inputs, Several(words.encode([text for several in texts for text in several]), offsets))
-
-
-@torch.no_grad()
-def mean_loss(
-    network: CaptionNetwork, examples: Examples, device: torch.device, most: int | None = None
-) -> tuple[float, int]:
-    """Nats a token with teacher forcing (no label smoothing), and how many tokens; `most`: of so many captions."""
-    was_training, nats, count = network.training, 0.0, 0
-    network.eval()
-    for batch in in_order_of_length(examples, EVALUATED, most):
-        scores, targets = network.scores(batch.to(device))
-        nats += F.cross_entropy(scores, targets, reduction="sum").item()
-        count += len(targets)
-    network.train(was_training)
-    return nats / max(1, count), count
-
-
-@torch.inference_mode()
-def write(
-    network: CaptionNetwork,
-    words: Words,
-    examples: Examples,
-    device: torch.device,
-    *,
-    search: SearchOptions = GREEDY,
-    most: int | None = None,
-    aligned: bool = False,
-) -> tuple[list[int], list[Hypothesis]]:
-    """Which examples, ascending, and the best caption found of each.
-
-    most: of so many examples at most; aligned: with attention weights.
-    """
-    step, was_training = stepper(network.topology, network.table), network.training
-
-    def allowed(x: Tensor, state: State, memory: Memory, /) -> tuple[Tensor, State, Tensor | None]:
-        scores, state, weights = step(x, state, memory)
-        return scores.masked_fill(~network.writable, -torch.inf), state, weights if aligned else None
-
-    network.eval()
-    found: dict[int, Hypothesis] = {}
-    longest = max(words.longest, search.min_length) if search.max_length is None else search.max_length
-    limits = Limits(BEGIN, END, longest, search.min_length, search.no_repeat_ngram)
-    for batch in in_order_of_length(examples, EVALUATED, most):
-        memory = network.read(batch.to(device))
-        texts = beam_search(allowed, memory, limits, search.beam, search.penalty)
-        found.update(zip(batch.rows.tolist(), (best for (best,) in texts), strict=True))
-    network.train(was_training)
-    rows = sorted(found)
-    return rows, [found[row] for row in rows]

@@ -17,10 +17,11 @@ from unrolled.errors import InputError
 from unrolled.metrics import captions
 from unrolled.nn.vision import Backbone
 from unrolled.tasks.caption_image import ImageCaptionTask, Network, description, features_of
-from unrolled.tasks.captioning import BEAM, Caption, Words, inputs_alone, mean_loss, with_captions, write
+from unrolled.tasks.captioning import Caption, Words, inputs_alone, with_captions
 from unrolled.tasks.media_options import ImageCaptionerOptions
 from unrolled.tasks.options import SearchOptions
 from unrolled.tasks.public_model import PublicModel
+from unrolled.tasks.writing import BEAM, mean_loss, write
 
 PathLike = str | os.PathLike[str]
 GROUP = 64

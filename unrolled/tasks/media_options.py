@@ -58,7 +58,8 @@ class VideoOptions(TrainingOptions):
     cover
         A rectangle of up to this part of the width and height is hidden.
     flip
-        Every other training clip is mirrored, left to right: where the mirror image means the same.
+        Every other training clip is mirrored, left to right: where the mirror image means the same. A classifier then
+        labels a clip by what it says of it and of its mirror image.
     """
 
     size: int | None = None
@@ -216,6 +217,8 @@ class ImageCaptionerOptions(RecurrentOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.backbone is not None:
+            object.__setattr__(self, "backbone", str(self.backbone))
         for name, allowed in (("cell", CELLS), ("image", IMAGES), ("tokens", TOKENS), ("bad_files", ("stop", "skip"))):
             self._one_of(name, allowed)
         for name in ("hidden", "layers", "embedding", "features", "min_count"):

@@ -14,11 +14,12 @@ from unrolled.data.frames import Frames
 from unrolled.errors import InputError
 from unrolled.metrics import captions
 from unrolled.tasks.caption_video import Network, VideoCaptionTask, described, description
-from unrolled.tasks.captioning import BEAM, Caption, Words, inputs_alone, mean_loss, with_all_captions, write
+from unrolled.tasks.captioning import Caption, Words, inputs_alone, with_all_captions
 from unrolled.tasks.media_options import VideoCaptionerOptions
 from unrolled.tasks.options import SearchOptions
 from unrolled.tasks.public_model import PublicModel
 from unrolled.tasks.video import Shape
+from unrolled.tasks.writing import BEAM, mean_loss, write
 
 PathLike = str | os.PathLike[str]
 GROUP = 32
