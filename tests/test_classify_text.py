@@ -13,6 +13,7 @@ from conftest import Cli
 from helpers import Listener, assert_one_sentence
 
 import unrolled
+from unrolled.cells import Inputs
 from unrolled.data.batches import Examples, Limit, in_order_of_length
 from unrolled.errors import InputError
 from unrolled.metrics import classification
@@ -196,6 +197,50 @@ def test_it_starts_from_a_language_model(table: Path, tmp_path: Path) -> None:
     fitted.model.save(tmp_path / "classifier.safetensors")
     with pytest.raises(InputError, match="no language model"):
         fit([table], options=options, start_from=tmp_path / "classifier.safetensors")
+
+
+@pytest.mark.parametrize("tokens", ["char", "byte", "word", "bpe"])
+@pytest.mark.parametrize("one_directional", [True, False])
+def test_it_begins_as_the_language_model_reads(table: Path, tmp_path: Path, tokens: str, one_directional: bool) -> None:
+    """Whatever the tokens: the forward states of every layer are the language model's before the first update."""
+    text = tmp_path / "text.txt"
+    text.write_text("a dab of bad feed, a cab faced a fad.\n" * 30)
+    size = {"vocabulary": 260} if tokens == "bpe" else {}
+    language = unrolled.LanguageModel.fit(
+        text, steps=3, hidden=12, layers=2, embedding=8, cell="gru", tokens=tokens, **size
+    )
+    language.save(tmp_path / "lm.safetensors")
+    options = TextClassifierOptions(steps=1, lr=1e-12, weight_decay=0.0, one_directional=one_directional)
+    model = fit([table], options=options, start_from=tmp_path / "lm.safetensors").model
+    assert model.options.tokens == tokens and model.tokenizer.to_json() == language.tokenizer.to_json()
+    assert model.options.one_directional == one_directional
+    sequence = torch.from_numpy(language.tokenizer.encode(" a bad cab"))[:, None]
+    with torch.no_grad():
+        read, _ = language.network.topology.recurrent.unroll(Inputs(sequence, language.network.table))
+        begun, _ = model.network.topology.recurrent.unroll(Inputs(sequence, model.network.table))
+    assert begun.shape[-1] == (12 if one_directional else 24)
+    assert torch.allclose(begun[..., :12], read, atol=1e-5)
+    assert model.predict(["a bad cab", ""])[0].label in ("ab", "ba")
+
+
+@pytest.mark.parametrize(
+    ("language", "options", "words"),
+    [
+        ({"tokens": "char"}, {"tokens": "word"}, "--tokens word contradicts the model to start from, which has char"),
+        ({"cell": "lstm"}, {"cell": "gru"}, "--cell gru contradicts"),
+        ({"embedding": 0}, {}, "no embedding"),
+        ({"topology": "one_to_one"}, {}, "no recurrent layers"),
+    ],
+)
+def test_a_language_model_that_cannot_be_started_from(
+    table: Path, tmp_path: Path, language: dict[str, object], options: dict[str, object], words: str
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("a dab of bad feed, a cab faced a fad.\n" * 30)
+    unrolled.LanguageModel.fit(text, **{"steps": 1, "hidden": 8, "embedding": 8, **language}).save(tmp_path / "lm")
+    with pytest.raises(InputError, match=words) as raised:
+        fit([table], options=TextClassifierOptions(steps=1, **options), start_from=tmp_path / "lm")
+    assert_one_sentence(str(raised.value))
 
 
 # The command

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,15 @@ from unrolled.tasks.video_classifier import VideoClassifier
 from unrolled.training import model_file
 
 SMALL: dict[str, Any] = {"hidden": 12, "features": 12, "batch": 8, "lr": 1e-2, "dropout": 0.1, "shift": 0.0}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Decoded frames go to a folder of the test's; the compiled kernels stay where they are."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unrolled.data.frame_store.cache_folder", lambda: folder)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +73,7 @@ def test_the_loss_is_pytorchs_with_smoothing(ways: Path) -> None:
     model = train(ways, steps=1, dropout=0.0, speed=0.0, light=0.0, scale=0.0, label_smoothing=0.2).model
     from unrolled.data.batches import Examples
 
-    frames = model.shape.read(sorted(ways.glob("*/0*.mkv"))[:3])
+    frames = model.shape.read(sorted(ways.glob("*/0*.mkv"))[:3]).frames
     batch = Examples(frames, np.array([0, 1, 1])).batch(np.arange(3))
     loss, state = model.network(batch, None)
     expected = F.cross_entropy(model.network.scores(batch), batch.targets, label_smoothing=0.2)
@@ -79,8 +89,32 @@ def test_what_the_frames_are_like_is_found_out(ways: Path, tmp_path: Path) -> No
         write_clip(tmp_path / "ab"[n % 2] / f"{n}.mkv", [wide] * 9)
     shape = train(tmp_path, steps=1, frames=4, val_fraction=0.4).model.shape
     assert (shape.height, shape.width, shape.channels, shape.count) == (26, 64, 3, 4)
-    assert shape.read([tmp_path / "a" / "0.mkv"]).array.shape == (4, 26, 64, 3)
+    assert shape.read([tmp_path / "a" / "0.mkv"]).frames[0].shape == (4, 26, 64, 3)
     assert train(tmp_path, steps=1, size=20, val_fraction=0.4).model.shape.width == 20
+
+
+def test_a_model_that_learnt_from_mirror_images_labels_both_alike(ways: Path, tmp_path: Path) -> None:
+    """Mirrored, a clip that goes left goes right: the opposite of what the labels say, and no difference to it."""
+    model = train(ways, steps=3, flip=True).model
+    clip = ways / "left" / "00.mkv"
+    mirrored = write_clip(tmp_path / "m.mkv", [frame.repeat(3, 2)[:, ::-1] for frame in model.shape.stream(clip)])
+    one, other = model.predict([clip, mirrored])
+    assert one.probabilities == pytest.approx(other.probabilities, abs=1e-6)
+    plain = train(ways, steps=3).model.predict([clip, mirrored])
+    assert abs(plain[0].probabilities["left"] - plain[1].probabilities["left"]) > 1e-4
+
+
+def test_damaged_clips_are_skipped_on_request_and_named(tmp_path: Path) -> None:
+    folder = write_ways(tmp_path / "data", count=16)
+    whole = (folder / "left" / "00.mkv").read_bytes()
+    (folder / "left" / "00.mkv").write_bytes(whole[: len(whole) // 2])
+    (folder / "right" / "05.mkv").write_text("no video")
+    with pytest.raises(InputError, match=r"00\.mkv"):
+        train(folder / "clips.csv", steps=1)
+    listener = Listener()
+    fit([folder], options=VideoClassifierOptions(**SMALL, steps=1, bad_files="skip"), observer=listener)
+    notes = " ".join(str(line["note"]) for line in listener.lines if "note" in line)
+    assert "00.mkv" in notes and "05.mkv" in notes and "train 11, validation 3 clips" in notes
 
 
 # Groups, and what is measured

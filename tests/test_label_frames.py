@@ -1,6 +1,10 @@
 """label-frames: what it learns, frames as they come, segments, what it says of bad data, resume and model file."""
 
 import json
+import os
+import random
+import subprocess
+import sys
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from conftest import Cli
 from helpers import Listener, assert_one_sentence
-from video_helpers import write_turns
+from video_helpers import moving, write_clip, write_turns
 
 import unrolled
 from unrolled.data.batches import Examples, Sequences
@@ -27,6 +31,15 @@ from unrolled.tasks.prepare_label_frames import cut
 from unrolled.training import model_file
 
 SMALL: dict[str, Any] = {"hidden": 16, "features": 16, "batch": 8, "lr": 1e-2, "dropout": 0.0, "shift": 0.0}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Decoded frames go to a folder of the test's; the compiled kernels stay where they are."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unrolled.data.frame_store.cache_folder", lambda: folder)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +108,7 @@ def test_figures_of_evaluate_are_those_of_predict(model: FrameLabeler, turns: Pa
 
 def test_the_loss_is_pytorchs_over_the_real_frames(turns: Path) -> None:
     model = train(turns, steps=1, speed=0.0, light=0.0, scale=0.0, label_smoothing=0.1).model
-    frames = model.shape.read([turns / "clips" / f"0{n}.mkv" for n in range(3)])
+    frames = model.shape.read([turns / "clips" / f"0{n}.mkv" for n in range(3)]).frames
     labels = [np.arange(length) % 3 for length in frames.lengths]
     batch = Examples(frames, Sequences.pack(labels, 3)).batch(np.arange(3))
     assert (batch.targets == IGNORED).any()
@@ -126,6 +139,10 @@ def test_long_clips_are_cut_into_equal_pieces_for_training() -> None:
     assert frames.lengths.tolist() == [3, 4, 3, 3, 4] and labels.lengths.tolist() == [3, 4, 3, 3, 4]
     for n in range(5):
         assert frames[n][:, 0].tolist() == labels[n].tolist()
+    stored = Frames.pack(clips).take(np.array([2, 0]))  # as a cache may have them
+    frames, labels = cut(stored, [clip[:, 0].astype(np.int64) for clip in (clips[2], clips[0])], 4, 256)
+    assert [frames[n][:, 0].tolist() for n in range(4)] == [labels[n].tolist() for n in range(4)]
+    assert frames.lengths.tolist() == [4, 3, 4, 3]
 
 
 # Frames as they come
@@ -213,6 +230,27 @@ def test_the_command_from_training_to_frames_as_they_come(unrolled_cli: Cli, tur
     assert done.returncode == 0 and (tmp_path / "clip.png").read_bytes().startswith(b"\x89PNG")
     shown = unrolled_cli("evaluate", "run", turns, "--split", "val", cwd=tmp_path).stdout
     assert "f1_50" in shown and "confusion" in shown
+
+
+@pytest.mark.slow
+def test_labels_come_while_the_stream_goes_on(online: FrameLabeler, tmp_path: Path) -> None:
+    """Half of a stream is sent, and labelled before the other half follows."""
+    online.save(tmp_path / "m.safetensors")
+    stream = write_clip(tmp_path / "s.ts", moving(random.Random(1), 1, 60), "mpeg4").read_bytes()
+    with subprocess.Popen(
+        [sys.executable, "-m", "unrolled", "predict", "m.safetensors", "-"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, env={**os.environ},
+    ) as process:  # fmt: skip
+        assert process.stdin and process.stdout and process.stderr
+        process.stdin.write(stream[: len(stream) // 2])
+        process.stdin.flush()
+        rows = [process.stdout.readline().decode().rstrip("\n").split("\t") for _ in range(10)]
+        process.stdin.write(stream[len(stream) // 2 :])
+        process.stdin.close()
+        rows += [line.decode().rstrip("\n").split("\t") for line in process.stdout]
+        assert b"60 frames; from arrival to label" in process.stderr.read()
+    assert [int(row[0]) for row in rows] == list(range(60))
+    assert {row[1] for row in rows} <= set(online.labels) and all(row[3].endswith(" ms") for row in rows)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from unrolled.cells import Inputs
 from unrolled.data.vocabulary import BEGIN, END, SPECIALS
 from unrolled.errors import InputError
 from unrolled.metrics import translation
-from unrolled.tasks.translate import Languages, TranslateTask, mean_loss
+from unrolled.tasks.translate import Languages, TranslateTask
 from unrolled.tasks.translator import Translator
+from unrolled.tasks.writing import mean_loss
 
 CPU = torch.device("cpu")
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from unrolled.tasks.models import load as load
     from unrolled.tasks.text_classifier import TextClassifier as TextClassifier
     from unrolled.tasks.translator import Translator as Translator
+    from unrolled.tasks.video_captioner import VideoCaptioner as VideoCaptioner
     from unrolled.tasks.video_classifier import VideoClassifier as VideoClassifier
 
 __version__ = "0.1.0"
@@ -29,6 +30,7 @@ _LAZY = {
     "LanguageModel": "unrolled.tasks.models",
     "TextClassifier": "unrolled.tasks.text_classifier",
     "Translator": "unrolled.tasks.translator",
+    "VideoCaptioner": "unrolled.tasks.video_captioner",
     "VideoClassifier": "unrolled.tasks.video_classifier",
     "load": "unrolled.tasks.models",
 }

@@ -11,6 +11,7 @@ import torch
 
 import unrolled
 from unrolled.cells import CELLS, Inputs
+from unrolled.data.caches import cache_folder
 from unrolled.engines import ENGINES, auto_order
 from unrolled.engines.native import build
 from unrolled.nn import Recurrent
@@ -34,6 +35,7 @@ def examine() -> dict[str, Any]:
         "disk_free_gib": round(shutil.disk_usage(".").free / 2**30, 1),
         "compiler": shutil.which("c++") or shutil.which("g++") or shutil.which("clang++"),
         "kernels": build.where(),
+        "cache": _cache(),
         "matrix_gflops": round(_matrix_gflops(device), 1),
         "auto_order": {cell: list(auto_order(device.type, CELLS[cell])) for cell in CELLS},
         "engines": {name: {cell: _try(name, cell, device) for cell in CELLS} for name in ENGINES},
@@ -50,6 +52,16 @@ def lines(findings: dict[str, Any]) -> list[str]:
         results = (f"{cell} {r} ms" if isinstance(r, float) else f"{cell}: {r}" for cell, r in cells.items())
         shown.append(f"  {name:14} " + "  ".join(results))
     return shown
+
+
+def _cache() -> str:
+    """Where compiled kernels, decoded frames and features of pictures are kept, and how much that is."""
+    try:
+        folder = cache_folder()
+    except OSError as error:
+        return f"none: {error.strerror or error}"
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return f"{folder}, {size / 2**20:,.0f} MiB (deleting it costs time, nothing else)"
 
 
 def _matrix_gflops(device: torch.device, size: int = 1024) -> float:

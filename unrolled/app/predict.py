@@ -22,7 +22,7 @@ LINES: dict[str, Callable[[str, Any], str]] = {
 }
 """What is printed of a text and what was found."""
 
-WRITERS = ("translate", "caption-image")
+WRITERS = ("translate", "caption-image", "caption-video")
 """Tasks whose models write, and search for what they write."""
 SEARCH = "--beam, --length-penalty, --min-length, --max-length and --no-repeat-ngram"
 
@@ -38,6 +38,7 @@ def predict(
     model: ModelArgument,
     *inputs: Annotated[str, Parameter(allow_leading_hyphen=True)],
     picture: Path | None = None,
+    follow: bool = False,
     search: Annotated[SearchOptions | None, Parameter(name="*")] = None,
     encoding: Annotated[str, Parameter(help="Of files and of standard input.")] = "utf-8",
     device: DeviceFlag = None,
@@ -46,18 +47,22 @@ def predict(
     """Label or translate texts: a line each. A classifier gives the label, its probability and the text.
 
     Or label clips: for a classifier of clips as for texts; for a labeler of frames a line a segment, with clip, first
-    frame, the frame after the last, label and probability. Or caption pictures: path, a tab and the caption.
+    frame, the frame after the last, label and probability. Or caption pictures or clips: path,
+    a tab and the caption.
 
     Parameters
     ----------
     inputs
         Texts, or files of which each line is a text; - or nothing reads standard input, and answers line by line.
-        For a model of clips: video files, or folders of pictures. For a labeler of frames - or nothing reads a video
-        from standard input, and gives frame, label, probability and the time that it took, frame by frame.
+        For a model of clips: video files, or folders of pictures. For a labeler of frames that was trained with
+        --online, - or nothing reads a video from standard input, and a camera (/dev/video0) is read as it sees: frame
+        by frame number, label, probability, and the time from its arrival.
         For a captioner of pictures: pictures, or folders of them; - or nothing reads paths, one a line.
     picture
         For one clip: draw it with what the model says of it, as .png or .svg. For one picture: where a captioner with
         attention looks while it writes each word.
+    follow
+        For a labeler of frames: the file or folder goes on to grow; label what comes, until nothing comes for 5 s.
     """
     from unrolled.tasks.fitting import pick_device
     from unrolled.tasks.models import load
@@ -70,10 +75,13 @@ def predict(
     loaded = load(model, pick_device(device))
     if loaded.task in predict_pictures.TASKS:
         return predict_pictures.predict_pictures(model, loaded, inputs, searched(search), picture, json)
+    if predict_clips.is_live(loaded, inputs, follow):
+        return predict_clips.label_live(loaded, inputs, follow, json)
     if loaded.task in predict_clips.TASKS:
-        if search is not None:
+        if search is not None and loaded.task not in WRITERS:
             raise InputError(f"{SEARCH} are for what writes, and {model} is a model for {loaded.task}: leave them out")
-        return predict_clips.predict_clips(model, loaded, inputs, picture, json)
+        how = searched(search) if loaded.task in WRITERS else {}
+        return predict_clips.predict_clips(model, loaded, inputs, how, picture, json)
     if picture is not None:
         raise InputError(
             f"--picture is for models of clips and pictures, and {model} is a model for {loaded.task}: leave it out"

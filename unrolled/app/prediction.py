@@ -172,7 +172,9 @@ def show_attention(found: "Translation", console: Console, out: Path | None = No
             cells = "".join(2 * shade(weight) for weight in weights[first : first + fit])
             page.line(f"{left(row, names - 2)} │", (left(cells, 2 * len(some)), "#4271db"), ("│" + note, ""))
     page.line()
-    page.say(f"{' '.join(f'{SHADES[i + 1]} from {level}' for i, level in enumerate(LEVELS))}; at the right the most.")
+    page.say(
+        f"{'  '.join(f'{SHADES[i + 1]} {level}' for i, level in enumerate(LEVELS))} and more; right: the strongest"
+    )
     if out is not None:
         page.line(str(out))
 

@@ -9,7 +9,12 @@ from cyclopts import App, Parameter
 
 from unrolled.app.output import JsonFlag, print_json, say_what_takes_long
 from unrolled.app.process import STARTED
-from unrolled.tasks.media_options import FrameLabelerOptions, ImageCaptionerOptions, VideoClassifierOptions
+from unrolled.tasks.media_options import (
+    FrameLabelerOptions,
+    ImageCaptionerOptions,
+    VideoCaptionerOptions,
+    VideoClassifierOptions,
+)
 from unrolled.tasks.options import LanguageModelOptions, TextClassifierOptions, TranslateOptions
 from unrolled.training.options import TrainingOptions
 
@@ -21,6 +26,7 @@ NEXT = {
     "classify-text": "predict {out} TEXT",
     "translate": "predict {out} TEXT",
     "caption-image": "predict {out} PICTURE",
+    "caption-video": "predict {out} CLIP",
     "classify-video": "predict {out} CLIP",
     "label-frames": "predict {out} CLIP",
 }
@@ -29,6 +35,7 @@ TOPOLOGIES = {
     "classify-text": "many_to_one",
     "translate": "sequence_to_sequence",
     "caption-image": "one_to_many",
+    "caption-video": "sequence_to_sequence",
     "classify-video": "many_to_one",
     "label-frames": "many_to_many",
 }
@@ -138,6 +145,26 @@ def train_caption_image(
         Captioned pictures to validate on, in the same form, instead of a part of the training pictures.
     """
     return _train("caption-image", files, val, options or ImageCaptionerOptions(), output or Output())
+
+
+@train.command(name="caption-video")
+def train_caption_video(
+    *files: Path,
+    val: Path | None = None,
+    options: Annotated[VideoCaptionerOptions | None, Parameter(name="*")] = None,
+    output: Output | None = None,
+) -> int:
+    """Train a captioner of clips: a video in, a sentence out.
+
+    Parameters
+    ----------
+    files
+        A table (captions.csv, metadata.jsonl) with columns path and caption, and where wanted split, a row a caption;
+        or a folder with one. A clip is a video file or a folder of pictures.
+    val
+        Captioned clips to validate on, in the same form, instead of a part of the training clips.
+    """
+    return _train("caption-video", files, val, options or VideoCaptionerOptions(), output or Output())
 
 
 @train.command(name="classify-video")

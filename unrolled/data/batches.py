@@ -72,6 +72,31 @@ class Sequences:
         return self.offsets[rows + 1] - self.offsets[rows]
 
 
+@dataclass(frozen=True)
+class Several:
+    """Of each of N examples one sequence or more, such as the captions of a clip."""
+
+    sequences: Sequences
+    """All of them, those of an example side by side"""
+    offsets: np.ndarray
+    """(N + 1,) int64: those of example n are number offsets[n] to offsets[n + 1] - 1"""
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(N,) int64, of each example's longest."""
+        return np.maximum.reduceat(self.sequences.lengths, self.offsets[:-1])
+
+    def of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers of these examples' sequences (M,), and which of `rows` each belongs to (M,)."""
+        counts = self.offsets[rows + 1] - self.offsets[rows]
+        owners = np.repeat(np.arange(len(rows)), counts)
+        first = np.cumsum(counts) - counts
+        return (self.offsets[rows] - first)[owners] + np.arange(counts.sum()), owners
+
+
 class ExampleBatch(NamedTuple):
     """B examples."""
 
@@ -80,24 +105,25 @@ class ExampleBatch(NamedTuple):
     lengths: Tensor
     """(B,)"""
     targets: Tensor
-    """(B,) labels, or (T', B) tokens, padded on the right with `IGNORED`"""
+    """(B,) labels, or (T', B) tokens, padded on the right with `IGNORED`; (T', M) where examples have several"""
     target_lengths: Tensor | None
-    """(B,) where targets are tokens"""
+    """(B,) or (M,), where targets are tokens"""
     rows: Tensor
     """(B,) which examples these are: results of batches are put back in order with it"""
+    owners: Tensor | None = None
+    """(M,) which of the B examples each target belongs to, where examples have several"""
 
     def to(self, device: torch.device) -> "ExampleBatch":
-        target_lengths = None if self.target_lengths is None else self.target_lengths.to(device)
-        inputs, lengths, targets, rows = (t.to(device) for t in (self.inputs, self.lengths, self.targets, self.rows))
-        return ExampleBatch(inputs, lengths, targets, target_lengths, rows)
+        moved = {name: t.to(device) for name, t in self._asdict().items() if t is not None}
+        return self._replace(**moved)
 
 
 @dataclass(frozen=True)
 class Examples:
-    """N examples: a sequence each, and a label or a second sequence."""
+    """N examples: a sequence each, and a label, a second sequence or several."""
 
     sources: Sequences | Frames
-    targets: Sequences | np.ndarray
+    targets: Sequences | Several | np.ndarray
     """np.ndarray: (N,) labels"""
     padding: int = 0
     """What fills up inputs. Lengths say where it begins, so any token will do."""
@@ -111,17 +137,21 @@ class Examples:
     def sizes(self) -> np.ndarray:
         """(N, 1 or 2) lengths."""
         columns = [self.sources.lengths]
-        if isinstance(self.targets, Sequences):
+        if not isinstance(self.targets, np.ndarray):
             columns.append(self.targets.lengths)
         return np.stack(columns, 1)
 
     def batch(self, rows: np.ndarray) -> ExampleBatch:
         inputs, lengths = self.sources.padded(rows, self.padding)
+        numbers = torch.from_numpy(rows)
+        if isinstance(self.targets, np.ndarray):
+            labels = torch.from_numpy(self.targets[rows].astype(np.int64))
+            return ExampleBatch(inputs, lengths, labels, None, numbers)
         if isinstance(self.targets, Sequences):
-            targets, target_lengths = self.targets.padded(rows, IGNORED)
-        else:
-            targets, target_lengths = torch.from_numpy(self.targets[rows].astype(np.int64)), None
-        return ExampleBatch(inputs, lengths, targets, target_lengths, torch.from_numpy(rows))
+            return ExampleBatch(inputs, lengths, *self.targets.padded(rows, IGNORED), numbers)
+        which, owners = self.targets.of(rows)
+        padded = self.targets.sequences.padded(which, IGNORED)
+        return ExampleBatch(inputs, lengths, *padded, numbers, torch.from_numpy(owners))
 
 
 @dataclass(frozen=True)

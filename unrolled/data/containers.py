@@ -8,7 +8,7 @@ import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -21,6 +21,10 @@ THREADED = 480 * 270
 REFUSED = {"tty", "bin", "adf", "idf", "xbin", "ffmetadata", "data", "image2", "alias_pix", "brender_pix"}
 REFUSED |= {"hls", "dash", "hds", "smoothstreaming", "webm_dash_manifest", "concat", "imf", "sdp", "rtp", "rtsp", "sap"}
 REFUSED |= {"lavfi", "fbdev", "kmsgrab", "x11grab", "alsa", "oss"}
+EAGER = {"formatprobesize": "8192", "probesize": "65536", "analyzeduration": "200000", "fpsprobesize": "0"}
+"""How little FFmpeg looks at of a stream before it gives the first frame; it would wait for seconds."""
+BUFFER = 1 << 16
+"""Bytes that are read at a time."""
 STILL = "_pipe"
 """How FFmpeg's names of formats of single pictures end."""
 
@@ -34,17 +38,23 @@ def library() -> Any:
 
 
 @contextmanager
-def opened(source: Any, name: str, options: dict[str, str] | None = None, form: str | None = None) -> Iterator[Any]:
-    """A container with a video stream. source: what `av.open` takes; name: for messages; form: FFmpeg's name of the
-    format, where it is not to be found out."""
-    limits = {"format_whitelist": _formats(), "protocol_whitelist": "file,pipe", "max_pixels": str(MOST_PIXELS)}
+def opened(source: Any, name: str, *, live: bool = False, form: str | None = None) -> Iterator[Any]:
+    """A container with a video stream. source: what `av.open` takes; name: for messages; live: its frames are wanted as
+    soon as they come; form: FFmpeg's name of the format, where it is not to be found out."""
+    options = {"format_whitelist": _formats(), "protocol_whitelist": "file,pipe", "max_pixels": str(MOST_PIXELS)}
+    options |= EAGER if live else {}
     with errors(name):
-        container = library().open(
-            source, options={**limits, **(options or {})}, metadata_errors="replace", format=form
-        )
+        container = library().open(source, options=options, metadata_errors="replace", format=form, buffer_size=BUFFER)
     with container:
-        _prepare(container, name)
+        _prepare(container, name, live)
         yield container
+
+
+class Nameless:
+    """A file as PyAV reads it, without the name that FFmpeg would judge it by."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
 
 
 @contextmanager
@@ -52,7 +62,7 @@ def errors(name: str) -> Iterator[None]:
     """PyAV's errors as `InputError` that names the file."""
     try:
         yield
-    except (library().error.FFmpegError, MemoryError) as error:
+    except (library().error.FFmpegError, OSError, MemoryError) as error:
         said = getattr(error, "strerror", None) or "out of memory"
         raise InputError(f"{name} is no video, damaged or cut off ({said}): copy it again, or leave it out") from None
 
@@ -83,9 +93,9 @@ def _formats() -> str:
     return ",".join(sorted(names - REFUSED))
 
 
-def _prepare(container: Any, name: str) -> None:
+def _prepare(container: Any, name: str, live: bool) -> None:
     kind = container.format.name
-    if kind.endswith(STILL):
+    if kind.endswith(STILL) and not live:  # live it is picture after picture
         what = f"a picture ({kind.removesuffix(STILL)})"
         raise InputError(f"{name} is {what}, not a video: give a clip, or a folder of pictures")
     if all(_is_cover(stream) for stream in container.streams.video):
@@ -95,7 +105,8 @@ def _prepare(container: Any, name: str) -> None:
     if context is None:
         raise InputError(f"{name} is coded in a way that this FFmpeg cannot decode: convert it to H.264")
     _check_size(context.width, context.height, name)
-    context.thread_type = "AUTO" if context.width * context.height >= THREADED else "SLICE"
+    wide = context.width * context.height >= THREADED
+    context.thread_type = "AUTO" if wide and not live else "SLICE"  # frames in parallel come later
 
 
 def _is_cover(stream: Any) -> bool:

@@ -1,13 +1,14 @@
 """What labelled texts and translation pairs have in common: where each example was found, and its part of the data."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 
-from unrolled.data.splits import part_of
+from unrolled.data.splits import divide, part_of
 from unrolled.data.tables import Table
 from unrolled.errors import InputError
 
@@ -40,6 +41,41 @@ class Places:
     @property
     def name(self) -> str:
         return str(self.files[0]) if len(self.files) == 1 else f"{len(self.files)} files"
+
+
+class Read(Protocol):
+    """Examples as they were read."""
+
+    @property
+    def splits(self) -> list[str] | None: ...
+    @property
+    def notes(self) -> list[str]: ...
+    def __len__(self) -> int: ...
+    def take(self, rows: np.ndarray) -> Self: ...
+
+
+R = TypeVar("R", bound=Read)
+
+
+def train_and_val(
+    read: Callable[[Any], R],
+    paths: Any,
+    val: Any,
+    *,
+    fraction: float,
+    seed: int,
+    strata: Callable[[R], Sequence[str] | None] = lambda found: None,
+) -> tuple[R, R, list[str]]:
+    """The examples to train on and to validate on, and what people should know of them.
+
+    val: where the latter are; None: divided from the former, as `splits.divide` does it. strata: the label of each.
+    """
+    found = read(paths)
+    if val is not None:
+        other = read(val)
+        return found, other, [*found.notes, *other.notes]
+    parts = divide(len(found), splits=found.splits, strata=strata(found), fraction=fraction, seed=seed)
+    return found.take(parts.train), found.take(parts.val), [*found.notes, parts.how]
 
 
 def splits_of(table: Table) -> list[str] | None:

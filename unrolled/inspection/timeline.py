@@ -12,28 +12,40 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+WIDE, STRIP = 11.0, 1.1
+"""Inches that the strip takes, and its height."""
 SHOWN = 12
 """Frames in the strip, at most."""
 NAMED = 8
-"""Labels with a curve of their own; there is no telling more apart."""
+"""Labels of a clip that are shown, and curves: there is no telling more apart."""
+LIKELY = 0.15
+"""A label has a curve if its probability reaches this somewhere."""
 CURVES = ("#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860", "#da8bc3", "#64b5cd")
 FILLS = ("#b8cdf0", "#f4cfae", "#b8dfb8", "#f4b8b8", "#cfc6e6", "#d8c9bd", "#f2cfe6", "#c3e3ec")
 
 
-def labelled(frames: Sequence[np.ndarray], found: Any, labels: Sequence[str], true: Any = None) -> "Figure":
-    """frames: (H, W, C) uint8 each; found: what `FrameLabeler.predict` says of them; true: the right segments in the
-    same form, or None.
+def fitting(width: int, height: int) -> int:
+    """How many frames of this form stand side by side."""
+    return max(6, min(SHOWN, int(WIDE / (STRIP * width / height))))
 
-    From the top: the strip; under each frame its label; the segments on a line of time; the probability of the label
-    of each frame, for the labels that occur most.
+
+def labelled(frames: Sequence[np.ndarray], found: Any, labels: Sequence[str], true: Any = None) -> "Figure":
+    """frames: (H, W, C) uint8 each, from the middle of equal parts of the clip, as `video.frames` gives so many with
+    `count`; found: what `FrameLabeler.predict` says of the clip; labels: all that there are; true: the right segments
+    in the form of `found.segments`, or None.
+
+    From the top: the strip; under each frame its label and its number; the segments on a line of time; the probability
+    of each label, for those that are likely somewhere.
     """
     rows = [1.6, 0.42, 1.8] if true is None else [1.6, 0.42, 0.42, 1.8]
     drawn = pictures.figure(12, 0.55 + sum(rows))
     grid = drawn.add_gridspec(len(rows), 1, height_ratios=rows)
     used = list(dict.fromkeys(s.label for s in [*(true or ()), *found.segments]))
     fills = {label: FILLS[n % len(FILLS)] for n, label in enumerate(used)}
-    span = found.segments[-1].end
-    _strip(drawn.add_subplot(grid[0]), frames, found.labels, span)
+    span, count = found.segments[-1].end, len(found.labels)
+    numbers = [(2 * n + 1) * count // (2 * len(frames)) for n in range(len(frames))]
+    lines = [((found.labels[n], 12, INK, "bold"), (f"{n * span // count}", 9, FAINT, "normal")) for n in numbers]
+    _strip(drawn.add_subplot(grid[0]), frames, lines)
     if true is not None:
         _segments(drawn.add_subplot(grid[1]), true, fills, span, "truth")
     _segments(drawn.add_subplot(grid[-2]), found.segments, fills, span, "predicted")
@@ -45,9 +57,9 @@ def classified(frames: Sequence[np.ndarray], found: Any) -> "Figure":
     """The strip of a clip's frames, and the likeliest labels with their probabilities."""
     ranked = sorted(found.probabilities.items(), key=lambda item: -item[1])[:NAMED]
     height = 0.3 + 0.27 * len(ranked)
-    drawn = pictures.figure(12, 2.0 + height)
-    grid = drawn.add_gridspec(2, 1, height_ratios=[1.6, height])
-    _strip(drawn.add_subplot(grid[0]), frames, None, len(frames))
+    drawn = pictures.figure(12, 1.8 + height)
+    grid = drawn.add_gridspec(2, 1, height_ratios=[1.4, height])
+    _strip(drawn.add_subplot(grid[0]), frames, [()] * len(frames))
     axes = drawn.add_subplot(grid[1])
     names, values = [name for name, _ in ranked], [value for _, value in ranked]
     bars = axes.barh(range(len(ranked)), values, color=[OUTPUT if n else LOSS for n in range(len(ranked))], height=0.72)
@@ -60,25 +72,21 @@ def classified(frames: Sequence[np.ndarray], found: Any) -> "Figure":
     return drawn
 
 
-def _strip(axes: "Axes", frames: Sequence[np.ndarray], labels: Sequence[str] | None, span: int) -> None:
-    """Frames from all of the clip, at their places in time, each with its label below."""
+def _strip(axes: "Axes", frames: Sequence[np.ndarray], lines: Sequence[Sequence[tuple[str, int, str, str]]]) -> None:
+    """Frames side by side, each with its lines below: text, size, colour and weight."""
     height, width = frames[0].shape[:2]
-    room = 1.62 * 12 / 1.6 / max(1.0, width / height)  # as many as stand side by side at full height
-    shown = int(min(len(frames), SHOWN, max(1, room)))
-    chosen = [(2 * n + 1) * len(frames) // (2 * shown) for n in range(shown)]
-    for place, number in enumerate(chosen):
-        picture = frames[number]
-        box = (place * 1.04, place * 1.04 + 1, 0, height / width)
+    for place, (picture, below) in enumerate(zip(frames, lines, strict=True)):
+        left, drop = place * 1.04, 4
+        box = (left, left + 1, 0, height / width)
         axes.imshow(picture[..., 0] if picture.shape[2] == 1 else picture, extent=box, cmap="gray", vmin=0, vmax=255)
-        name = f"{number}" if labels is None else f"{labels[number]}\n"
-        axes.text(place * 1.04 + 0.5, -0.04, name, ha="center", va="top", fontsize=12, color=INK, weight="bold")
-        if labels is not None:
-            axes.text(
-                place * 1.04 + 0.5, -0.04, f"\n{number * span // len(labels)}", ha="center", va="top", fontsize=8,
-                color=FAINT,
+        for text, size, colour, weight in below:
+            axes.annotate(
+                text, (left + 0.5, 0), (0, -drop), textcoords="offset points", ha="center", va="top", fontsize=size,
+                color=colour, weight=weight, annotation_clip=False,
             )  # fmt: skip
-    axes.set_xlim(0, shown * 1.04 - 0.04)
-    axes.set_ylim(-0.32 if labels is not None else -0.2, height / width)
+            drop += size + 5
+    axes.set_xlim(0, len(frames) * 1.04 - 0.04)
+    axes.set_ylim(0, height / width)
     axes.set_axis_off()
 
 
@@ -97,13 +105,11 @@ def _segments(axes: "Axes", segments: Sequence[Any], fills: dict[str, str], span
 
 
 def _curves(axes: "Axes", found: Any, labels: Sequence[str], span: int) -> None:
-    """The probability of each label that occurs, over time."""
-    stride = span / len(found.labels)
-    time = (np.arange(len(found.labels)) + 0.5) * stride
-    counts = {label: found.labels.count(label) for label in dict.fromkeys(found.labels)}
-    for n, label in enumerate(sorted(counts, key=lambda name: -counts[name])[:NAMED]):
-        values = found.probabilities[:, list(labels).index(label)]
-        axes.plot(time, values, color=CURVES[n], linewidth=1.8, label=label)
+    """The probability of each label that is likely somewhere, over time; the likeliest first."""
+    time = (np.arange(len(found.labels)) + 0.5) * span / len(found.labels)
+    likely = [n for n in np.argsort(-found.probabilities.sum(0)) if found.probabilities[:, n].max() >= LIKELY]
+    for colour, number in zip(CURVES, likely, strict=False):
+        axes.plot(time, found.probabilities[:, number], color=colour, linewidth=1.8, label=labels[number])
     axes.set_xlim(0, span)
     axes.set_ylim(0, 1.05)
     axes.set_xlabel("frame", fontsize=10, color=INK)

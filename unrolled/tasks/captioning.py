@@ -7,7 +7,7 @@ loss, and all of them are the references of what the network writes by itself.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,26 +21,38 @@ from unrolled.data.batches import (
     Examples,
     Limit,
     Sequences,
-    in_order_of_length,
+    Several,
     shifted,
 )
 from unrolled.data.frames import Frames
 from unrolled.data.streams import IGNORED
-from unrolled.data.vocabulary import BEGIN, END, PADDING, Vocabulary
-from unrolled.decoding.search import Hypothesis, Limits, beam_search, stepper
+from unrolled.data.tokenizers import decode
+from unrolled.data.vocabulary import BEGIN, PADDING, SPECIALS, Vocabulary
+from unrolled.decoding.search import Hypothesis
 from unrolled.metrics import captions
 from unrolled.nn import Recurrent
 from unrolled.nn.dropout import embedding_dropout
-from unrolled.tasks.options import SearchOptions
+from unrolled.tasks.writing import mean_loss, write
 from unrolled.topologies import Decoder, Memory
 from unrolled.training.task import Evaluation
 
-EVALUATED = Limit(64)
-"""Of a batch that is only read."""
-BEAM = 5
-GREEDY = SearchOptions(beam=1)
 WRITTEN = 500
 """Captions that a validation writes, at most."""
+
+
+class Caption(NamedTuple):
+    """What a captioner writes."""
+
+    text: str
+    score: float
+    """What the beam search ranks by: the log-probability, divided by the length penalty"""
+    log_probability: float
+    """In nats, of the tokens and the end"""
+    tokens: list[str]
+    """With the end"""
+    attention: list[list[float]] | None
+    """A row a token, a column a region of the picture, row by row from the top left, or a frame of those that were
+    read; None without attention, and where it was not asked for"""
 
 
 @dataclass(frozen=True)
@@ -57,9 +69,20 @@ class Words:
         vocabulary = Vocabulary.learn(options.tokens, texts, options.vocabulary, **how)
         return cls(vocabulary, max(len(vocabulary.encode(text)) for text in texts))
 
+    def limits(self, lengths: Tensor) -> Tensor:
+        """(B,) whatever is described to (B,) tokens, at most: as in the longest training caption."""
+        return torch.full_like(lengths, self.longest)
+
     def encode(self, texts: Sequence[str]) -> Sequences:
         """Each with its end."""
         return Sequences.pack((self.vocabulary.encode(text, end=True) for text in texts), self.vocabulary.size)
+
+    def caption(self, found: Hypothesis) -> Caption:
+        """What was found, as text."""
+        pieces = [decode(self.vocabulary.tokenizer, [token - SPECIALS]) for token in found.tokens]
+        attention = None if found.alignment is None else found.alignment.tolist()
+        text = self.vocabulary.decode(found.tokens)
+        return Caption(text, found.score, found.log_probability, [*pieces, "<end>"], attention)
 
     def to_json(self) -> dict[str, Any]:
         return {**self.vocabulary.to_json(), "longest": self.longest}
@@ -75,6 +98,8 @@ class CaptionNetwork(nn.Module, ABC):
 
     context, values: features of the vector that the decoder begins with, and of what its attention looks at.
     """
+
+    read_at_once = Limit(64)
 
     def __init__(
         self,
@@ -124,7 +149,10 @@ class CaptionNetwork(nn.Module, ABC):
     def scores(self, batch: ExampleBatch) -> tuple[Tensor, Tensor]:
         """Scores (N, V) of the real tokens, each after the true ones before it, and these tokens (N,)."""
         before = self._embed(shifted(batch.targets, BEGIN, PADDING))
-        readouts, _ = self.topology.decode(before, self.read(batch), batch.target_lengths)
+        memory = self.read(batch)
+        if batch.owners is not None:
+            memory = memory.select(batch.owners)
+        readouts, _ = self.topology.decode(before, memory, batch.target_lengths)
         real = batch.targets != IGNORED
         return self.topology.score(readouts[real], self.table), batch.targets[real]
 
@@ -179,18 +207,15 @@ class CaptionTask(ABC):
         """A new one."""
 
     def model(self) -> CaptionNetwork:
-        network, targets = self.network(), self.pairs["train"].targets
-        assert isinstance(targets, Sequences)
-        network.begin_with(np.bincount(targets.ids, minlength=self.words.vocabulary.size))
+        network = self.network()
+        network.begin_with(np.bincount(tokens_of(self.pairs["train"]), minlength=self.words.vocabulary.size))
         return network
 
     def batches(self, split: str) -> BucketStream:
         return BucketStream(self.pairs[split], Limit(self.options.batch), self.options.seed)
 
     def size(self, split: str) -> int:
-        targets = self.pairs[split].targets
-        assert isinstance(targets, Sequences)
-        return len(targets.ids)
+        return len(tokens_of(self.pairs[split]))
 
     def evaluate(self, model: nn.Module, split: str, limit: int | None = None) -> Evaluation:
         """cider, bleu_1 to bleu_4 and rouge_l of what the network writes by itself, greedily, of at most `WRITTEN`
@@ -214,56 +239,20 @@ def inputs_alone(inputs: Frames) -> Examples:
     return Examples(inputs, np.zeros(len(inputs), dtype=np.int64))
 
 
+def tokens_of(examples: Examples) -> np.ndarray:
+    """All tokens of all captions."""
+    targets = examples.targets
+    assert not isinstance(targets, np.ndarray)
+    return targets.ids if isinstance(targets, Sequences) else targets.sequences.ids
+
+
 def with_captions(inputs: Frames, texts: Sequence[Sequence[str]], words: Words) -> Examples:
     """An example a caption: inputs (N), and the captions of each."""
     rows = np.repeat(np.arange(len(inputs)), [len(several) for several in texts])
     return Examples(inputs.take(rows), words.encode([text for several in texts for text in several]))
 
 
-@torch.no_grad()
-def mean_loss(
-    network: CaptionNetwork, examples: Examples, device: torch.device, most: int | None = None
-) -> tuple[float, int]:
-    """Nats a token with teacher forcing (no label smoothing), and how many tokens; `most`: of so many captions."""
-    was_training, nats, count = network.training, 0.0, 0
-    network.eval()
-    for batch in in_order_of_length(examples, EVALUATED, most):
-        scores, targets = network.scores(batch.to(device))
-        nats += F.cross_entropy(scores, targets, reduction="sum").item()
-        count += len(targets)
-    network.train(was_training)
-    return nats / max(1, count), count
-
-
-@torch.inference_mode()
-def write(
-    network: CaptionNetwork,
-    words: Words,
-    examples: Examples,
-    device: torch.device,
-    *,
-    search: SearchOptions = GREEDY,
-    most: int | None = None,
-    aligned: bool = False,
-) -> tuple[list[int], list[Hypothesis]]:
-    """Which examples, ascending, and the best caption found of each.
-
-    most: of so many examples at most; aligned: with attention weights.
-    """
-    step, was_training = stepper(network.topology, network.table), network.training
-
-    def allowed(x: Tensor, state: State, memory: Memory, /) -> tuple[Tensor, State, Tensor | None]:
-        scores, state, weights = step(x, state, memory)
-        return scores.masked_fill(~network.writable, -torch.inf), state, weights if aligned else None
-
-    network.eval()
-    found: dict[int, Hypothesis] = {}
-    longest = max(words.longest, search.min_length) if search.max_length is None else search.max_length
-    limits = Limits(BEGIN, END, longest, search.min_length, search.no_repeat_ngram)
-    for batch in in_order_of_length(examples, EVALUATED, most):
-        memory = network.read(batch.to(device))
-        texts = beam_search(allowed, memory, limits, search.beam, search.penalty)
-        found.update(zip(batch.rows.tolist(), (best for (best,) in texts), strict=True))
-    network.train(was_training)
-    rows = sorted(found)
-    return rows, [found[row] for row in rows]
+def with_all_captions(inputs: Frames, texts: Sequence[Sequence[str]], words: Words) -> Examples:
+    """An example an input, with all its captions: what is costly to read is read once for all of them."""
+    offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+    return Examples(inputs, Several(words.encode([text for several in texts for text in several]), offsets))

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from unrolled.tasks.text_classifier import TextClassifier
 
 DEFAULT_SECONDS = 300.0
+LONGEST = 1 << 14
+"""Tokens of a training text that are read, at most."""
+USUAL = 1024
+"""Tokens of a text up to which a training batch has all its rows; of longer ones it has fewer."""
 EVALUATED, TOKENS = 256, 1 << 16
 """Rows, and timesteps times rows, of a batch that is only read."""
 
@@ -133,7 +137,9 @@ class TextClassifierTask:
 
     def batches(self, split: str) -> BucketStream:
         assert self.options.batch
-        return BucketStream(self.splits[split], Limit(self.options.batch), self.options.seed)
+        return BucketStream(
+            self.splits[split], Limit(self.options.batch, USUAL * self.options.batch), self.options.seed
+        )
 
     def size(self, split: str) -> int:
         return len(self.splits[split])

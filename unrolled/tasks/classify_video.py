@@ -67,6 +67,14 @@ class Network(VideoNetwork):
         features = self.encoder(with_differences(standardise(packed)).frames)
         return self.topology(Inputs(packed.unpack(features)), batch.lengths)
 
+    def probabilities(self, batch: ExampleBatch) -> Tensor:
+        """(B, classes) float64. A network that learnt that a mirror image means the same is asked twice."""
+        chances = torch.softmax(self.scores(batch).double(), -1)
+        if not self.options.flip:
+            return chances
+        mirrored = batch._replace(inputs=batch.inputs.flip(3))
+        return (chances + torch.softmax(self.scores(mirrored).double(), -1)) / 2
+
     def engine_name(self) -> str:
         """The engine that runs the recurrent layers."""
         recurrent = self.topology.recurrent
@@ -158,7 +166,7 @@ def predict(
     rows, found = [], []
     for batch in in_order_of_length(examples, Limit(64, FRAMES), most):
         rows.append(batch.rows.numpy())
-        found.append(torch.softmax(network.scores(batch.to(device)).double(), -1).cpu().numpy())
+        found.append(network.probabilities(batch.to(device)).cpu().numpy())
     network.train(was_training)
     order = np.argsort(np.concatenate(rows))
     return np.concatenate(rows)[order], np.concatenate(found)[order]

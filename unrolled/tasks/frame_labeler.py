@@ -169,7 +169,7 @@ class FrameLabeler(PublicModel):
         read = read_segments(paths)
         if split is not None:
             read = read.take(part_asked(split, read, self.options))
-        frames = self.shape.read(read.paths)
+        frames = self.shape.read(read.paths).frames
         true = numbers_of(read, frames, Classes(self.labels), self.shape.stride)
         _, found = predict(self.network, Examples(frames, Sequences.pack(true, len(self.labels))), self.device)
         best = np.concatenate([p.argmax(-1) for p in found])

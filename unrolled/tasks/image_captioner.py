@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -13,34 +13,19 @@ from unrolled.data.captioned import Captioned, read_captions
 from unrolled.data.examples import rows_of
 from unrolled.data.frames import Frames
 from unrolled.data.pictures import read_picture
-from unrolled.data.tokenizers import decode
-from unrolled.data.vocabulary import SPECIALS
 from unrolled.errors import InputError
 from unrolled.metrics import captions
 from unrolled.nn.vision import Backbone
 from unrolled.tasks.caption_image import ImageCaptionTask, Network, description, features_of
-from unrolled.tasks.captioning import BEAM, Words, inputs_alone, mean_loss, with_captions, write
+from unrolled.tasks.captioning import Caption, Words, inputs_alone, with_captions
 from unrolled.tasks.media_options import ImageCaptionerOptions
 from unrolled.tasks.options import SearchOptions
 from unrolled.tasks.public_model import PublicModel
+from unrolled.tasks.writing import BEAM, mean_loss, write
 
 PathLike = str | os.PathLike[str]
-END = "<end>"
 GROUP = 64
 """Pictures that are decoded together."""
-
-
-class Caption(NamedTuple):
-    text: str
-    score: float
-    """What the beam search ranks by: the log-probability, divided by the length penalty"""
-    log_probability: float
-    """In nats, of the tokens and the end"""
-    tokens: list[str]
-    """With the end"""
-    attention: list[list[float]] | None
-    """A row a token, a column a region of the picture, row by row from the top left; None without attention, and where
-    it was not asked for"""
 
 
 class ImageCaptioner(PublicModel):
@@ -123,17 +108,7 @@ class ImageCaptioner(PublicModel):
     def _written(self, inputs: Frames, search: SearchOptions, aligned: bool = False) -> list[Caption]:
         """Of features (S, F) of each picture."""
         _, found = write(self.network, self.words, inputs_alone(inputs), self.device, search=search, aligned=aligned)
-        vocabulary = self.words.vocabulary
-        return [
-            Caption(
-                vocabulary.decode(best.tokens),
-                best.score,
-                best.log_probability,
-                [*(decode(vocabulary.tokenizer, [token - SPECIALS]) for token in best.tokens), END],
-                None if best.alignment is None else best.alignment.tolist(),
-            )
-            for best in found
-        ]
+        return [self.words.caption(best) for best in found]
 
     def evaluate(self, *paths: PathLike, split: str | None = None, beam: int = BEAM, **how: Any) -> dict[str, Any]:
         """cider (0 to 10), bleu_1 to bleu_4 and rouge_l (0 to 1) of the captions that the model writes, against all

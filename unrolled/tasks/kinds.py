@@ -7,9 +7,15 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from unrolled.tasks.media_options import FrameLabelerOptions, ImageCaptionerOptions, VideoClassifierOptions
+from unrolled.tasks.media_options import (
+    FrameLabelerOptions,
+    ImageCaptionerOptions,
+    VideoCaptionerOptions,
+    VideoClassifierOptions,
+)
 from unrolled.tasks.options import LanguageModelOptions, TextClassifierOptions, TranslateOptions
 from unrolled.tasks.prepare_caption_image import prepare_image_captioner
+from unrolled.tasks.prepare_caption_video import prepare_video_captioner
 from unrolled.tasks.prepare_classify_text import prepare_text_classifier
 from unrolled.tasks.prepare_classify_video import prepare_video_classifier
 from unrolled.tasks.prepare_label_frames import prepare_frame_labeler
@@ -49,6 +55,7 @@ KINDS = {
     "classify-text": Kind(TextClassifierOptions, prepare_text_classifier),
     "translate": Kind(TranslateOptions, prepare_translate),
     "caption-image": Kind(ImageCaptionerOptions, prepare_image_captioner),
+    "caption-video": Kind(VideoCaptionerOptions, prepare_video_captioner),
     "classify-video": Kind(VideoClassifierOptions, prepare_video_classifier),
     "label-frames": Kind(FrameLabelerOptions, prepare_frame_labeler),
 }

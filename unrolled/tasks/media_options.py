@@ -4,7 +4,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unrolled.errors import InputError
-from unrolled.tasks.options import CELLS, LEAST_TOKENS, POOLINGS, TOKENS, RecurrentOptions, check_fraction
+from unrolled.tasks.options import (
+    ATTENTIONS,
+    CELLS,
+    LEAST_TOKENS,
+    POOLINGS,
+    TOKENS,
+    RecurrentOptions,
+    check_fraction,
+)
 from unrolled.training.options import TrainingOptions
 
 
@@ -20,6 +28,8 @@ class VideoOptions(TrainingOptions):
         Frames without colour. Default: where the clips have none.
     stride
         Every so many frames of a clip.
+    bad_files
+        stop at a clip that is missing or cannot be read, or skip it and say so.
     val_fraction
         Part of the clips that is kept for validation, where no split is given; drawn by --seed. Clips of one group
         stay together.
@@ -48,12 +58,14 @@ class VideoOptions(TrainingOptions):
     cover
         A rectangle of up to this part of the width and height is hidden.
     flip
-        Every other training clip is mirrored, left to right: where the mirror image means the same.
+        Every other training clip is mirrored, left to right: where the mirror image means the same. A classifier then
+        labels a clip by what it says of it and of its mirror image.
     """
 
     size: int | None = None
     grey: bool | None = None
     stride: int = 1
+    bad_files: Literal["stop", "skip"] = "stop"
     val_fraction: float = 0.1
     cell: str | None = None
     hidden: int | None = None
@@ -72,6 +84,7 @@ class VideoOptions(TrainingOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._one_of("cell", CELLS)
+        self._one_of("bad_files", ("stop", "skip"))
         for name in ("hidden", "layers", "features", "stride"):
             self._at_least(name, above=0)
         self._at_least("size", low=8)
@@ -219,3 +232,54 @@ class ImageCaptionerOptions(RecurrentOptions):
         for name in ("dropout", "image_dropout", "label_smoothing"):
             self._below_one(name)
         check_fraction(self.val_fraction)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoCaptionerOptions(VideoOptions, RecurrentOptions):
+    """Options of a captioner of clips.
+
+    Attributes
+    ----------
+    frames
+        Of a clip at most so many frames, from all of it evenly.
+    encoding
+        Of the table of captions, such as latin-1. Default: utf-8.
+    tokens
+        word, bpe, char or byte. Default: word.
+    vocabulary
+        How many tokens at most, for word and bpe. Default: 10,000 words; 2,000 for bpe.
+    min_count
+        Words that occur less often in the training captions are unknown. Default: 2.
+    cased
+        Tell capital letters from small ones. Default: captions in small letters, for word.
+    attention
+        How the words look at the frames: none, dot or additive. Default: additive.
+    embedding
+        Size of the vectors that tokens become.
+    """
+
+    frames: int = 64
+    encoding: str | None = None
+    tokens: Literal["word", "bpe", "char", "byte"] = "word"
+    vocabulary: int | None = None
+    min_count: int | None = None
+    cased: bool = False
+    attention: Literal["none", "dot", "additive"] = "additive"
+    embedding: int | None = None
+    light: float = 0.0
+    """Captions may name colours"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, allowed in (("tokens", TOKENS), ("attention", ATTENTIONS)):
+            self._one_of(name, allowed)
+        for name in ("frames", "embedding", "min_count"):
+            self._at_least(name, above=0)
+        if self.hidden is not None and self.hidden % 2:
+            raise InputError(f"--hidden is {self.hidden}: it must be even, since each direction has half of the units")
+        if self.vocabulary is not None:
+            if self.tokens in ("char", "byte"):
+                raise InputError(f"--vocabulary has no meaning for --tokens {self.tokens}: it is for word and bpe")
+            self._at_least("vocabulary", low=LEAST_TOKENS[self.tokens])
+        if self.tokens != "word" and (self.min_count is not None or self.cased):
+            raise InputError(f"--min-count and --cased are for --tokens word, not for {self.tokens}: leave them out")

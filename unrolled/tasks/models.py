@@ -24,6 +24,7 @@ from unrolled.tasks.options import LanguageModelOptions
 from unrolled.tasks.public_model import PublicModel
 from unrolled.tasks.text_classifier import TextClassifier
 from unrolled.tasks.translator import Translator
+from unrolled.tasks.video_captioner import VideoCaptioner
 from unrolled.tasks.video_classifier import VideoClassifier
 from unrolled.topologies import ManyToMany, Memory
 from unrolled.training import model_file
@@ -108,7 +109,7 @@ class LanguageModel(PublicModel):
         if not isinstance(self.network.topology, ManyToMany):
             raise InputError("this model has no recurrent layers to carry hypotheses: train a many_to_many one")
         tokens = self.tokenizer.encode(self._opening(prompt))
-        start = Memory(self._read(tokens[:-1], 1)[1])
+        start = Memory(self._after(tokens[:-1])[1])
         step = stepper(self.network.topology, self.network.table, self.tokenizer.trained)
         limits = Limits(int(tokens[-1]), None, length, no_repeat_ngram=no_repeat_ngram)
         (found,) = beam_search(step, start, limits, beam, keep=count)
@@ -122,7 +123,7 @@ class LanguageModel(PublicModel):
             raise InputError(f"--length is {length}: it must be at least 0")
         if not seeds or min(seeds) < 0:
             raise InputError("--seed and --samples must be at least 0 and 1")
-        scores, state = self._read(self.tokenizer.encode(self._opening(prompt)), len(seeds))
+        scores, state = self._read(self._opening(prompt), len(seeds))
         network, rows = self.network, [_Row(self.tokenizer, stop, length) for _ in seeds]
         writer = writer_for(network.topology, network.table, self.tokenizer.trained, scores, state)
         return self._pieces(generate(writer, how, seeds, lambda: max(row.left for row in rows)), rows)
@@ -144,13 +145,19 @@ class LanguageModel(PublicModel):
         return prompt or self.tokenizer.to_bytes([0]).decode()
 
     @torch.inference_mode()
-    def _read(self, tokens: np.ndarray, rows: int) -> tuple[Tensor, State]:
-        """The scores (B, V) after these tokens, and the state."""
+    def _read(self, prompt: str, rows: int) -> tuple[Tensor, State]:
+        """The scores (B, V) after the prompt, and the state."""
+        scores, state = self._after(self.tokenizer.encode(prompt))
+        return scores[-1, :, : self.tokenizer.trained].expand(rows, -1), tuple(s.expand(-1, rows, -1) for s in state)
+
+    @torch.inference_mode()
+    def _after(self, tokens: np.ndarray) -> tuple[Tensor, State]:
+        """The scores (T, 1, V) of the last of these tokens, and the state after them."""
         topology, table = self.network.topology, self.network.table
         scores, state = topology.output.weight.new_zeros(1, 1, self.tokenizer.size), topology.initial_state(1)
         for chunk in torch.from_numpy(tokens).to(self.device).split(1024) if len(tokens) else ():
             scores, state = topology(Inputs(chunk[:, None], table), state)
-        return scores[-1, :, : self.tokenizer.trained].expand(rows, -1), tuple(s.expand(-1, rows, -1) for s in state)
+        return scores, state
 
 
 class _Row:
@@ -173,7 +180,15 @@ class _Row:
 
 MODELS: dict[str, Any] = {
     model.task: model
-    for model in (LanguageModel, TextClassifier, Translator, ImageCaptioner, VideoClassifier, FrameLabeler)
+    for model in (
+        LanguageModel,
+        TextClassifier,
+        Translator,
+        ImageCaptioner,
+        VideoCaptioner,
+        VideoClassifier,
+        FrameLabeler,
+    )
 }
 """The class of each task's models."""
 

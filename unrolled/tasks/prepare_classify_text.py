@@ -2,20 +2,20 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from unrolled.data import tokenizers
-from unrolled.data.batches import Examples
-from unrolled.data.examples import fingerprint
+from unrolled.data.batches import Examples, Sequences
+from unrolled.data.examples import fingerprint, train_and_val
 from unrolled.data.labelled import Classes, Labelled, read_labelled
-from unrolled.data.splits import divide
 from unrolled.data.tokenizers import Tokenizer
 from unrolled.errors import InputError
-from unrolled.tasks.classify_text import TextClassifierTask, encode_all, plain, resolve
+from unrolled.tasks.classify_text import LONGEST, TextClassifierTask, encode_all, plain, resolve
 from unrolled.tasks.models import LanguageModel
 from unrolled.tasks.options import TextClassifierOptions
 from unrolled.training.schedule import Clock
@@ -38,7 +38,15 @@ def prepare_text_classifier(
     to resume."""
     if start is not None:
         options = _like(start, options)
-    train, held_out, notes = _read(paths, options, val)
+    how = {name: getattr(options, name) for name in ("text_column", "label_column", "encoding")}
+    train, held_out, notes = train_and_val(
+        partial(read_labelled, **how),
+        paths,
+        val,
+        fraction=options.val_fraction,
+        seed=options.seed,
+        strata=lambda found: found.labels,
+    )
     options = resolve(options)
     classes = Classes(vocabulary["labels"]) if vocabulary else Classes.of(train)
     if vocabulary:
@@ -49,27 +57,25 @@ def prepare_text_classifier(
         name: Examples(encode_all(tokenizer, part.texts, options.lower), classes.numbers(part))
         for name, part in (("train", train), ("val", held_out))
     }
+    splits["train"], cut = _shortened(splits["train"], tokenizer.size)
     task = TextClassifierTask(options, tokenizer, classes.names, splits, device)
-    task.notes = notes
+    task.notes = notes + cut
     task.sha256 = [fingerprint(part.texts, part.labels) for part in (train, held_out)]
     if start is not None:
         task.start = _beginning(task, start)
     return task
 
 
-def _read(
-    paths: Sequence[str | os.PathLike[str]],
-    options: TextClassifierOptions,
-    val: Sequence[str | os.PathLike[str]] | None,
-) -> tuple[Labelled, Labelled, list[str]]:
-    """The texts to train on and to validate on."""
-    how = {name: getattr(options, name) for name in ("text_column", "label_column", "encoding")}
-    read = read_labelled(paths, **how)
-    if val is not None:
-        other = read_labelled(val, **how)
-        return read, other, [*read.notes, *other.notes]
-    parts = divide(len(read), splits=read.splits, strata=read.labels, fraction=options.val_fraction, seed=options.seed)
-    return read.take(parts.train), read.take(parts.val), [*read.notes, parts.how]
+def _shortened(examples: Examples, size: int) -> tuple[Examples, list[str]]:
+    """The examples with the beginning of texts that are too long to train on, and what to say of them."""
+    sources = examples.sources
+    assert isinstance(sources, Sequences)
+    long = int((sources.lengths > LONGEST).sum())
+    if not long:
+        return examples, []
+    short = Sequences.pack((sources[row][:LONGEST] for row in range(len(sources))), size)
+    what = "1 training text has" if long == 1 else f"{long:,} training texts have"
+    return Examples(short, examples.targets), [f"{what} more than {LONGEST:,} tokens, of which the first are read"]
 
 
 def _tokenizer(train: Labelled, options: TextClassifierOptions) -> Tokenizer:
@@ -86,16 +92,19 @@ def _like(start: Any, options: TextClassifierOptions) -> TextClassifierOptions:
     has = start.options
     if has.topology != "many_to_many" or not has.embedding:
         raise InputError("the model to start from has no recurrent layers or no embedding: train one that has both")
-    return replace(options.like(has, FROM_LANGUAGE_MODEL), one_directional=True)
+    return options.like(has, FROM_LANGUAGE_MODEL)
 
 
 def _beginning(task: TextClassifierTask, start: LanguageModel) -> dict[str, Tensor]:
-    """A new network's weights, with embedding and recurrent layers of the language model."""
+    """A new network's weights, with embedding and recurrent layers of the language model.
+
+    They read forwards. The other direction begins anew, and a layer above it heeds it only once it has learnt to: with
+    zeros where the language model has no weights, the forward direction begins as it was.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(task.options.seed)
         weights = task.model().state_dict()
     for name, tensor in start.network.state_dict().items():
         if name == "table" or name.startswith("topology.recurrent."):
-            assert weights[name].shape == tensor.shape
-            weights[name] = tensor
+            weights[name] = F.pad(tensor, (0, weights[name].shape[-1] - tensor.shape[-1]))
     return weights

@@ -13,7 +13,7 @@ from unrolled.data.splits import divide
 from unrolled.errors import InputError
 from unrolled.tasks.classify_video import VideoClassifierTask, resolve
 from unrolled.tasks.media_options import VideoClassifierOptions
-from unrolled.tasks.video import Shape, fingerprint_of, groups_of, shown
+from unrolled.tasks.video import Shape, fingerprint_of, groups_of
 from unrolled.training.schedule import Clock
 
 PathLike = str | os.PathLike[str]
@@ -36,12 +36,16 @@ def prepare_video_classifier(
     options = resolve(options)
     classes = Classes(vocabulary["labels"]) if vocabulary else Classes.of(train, "clips")
     shape = Shape(**vocabulary["shape"]) if vocabulary else Shape.of(train.paths, options, options.frames)
-    parts = {"train": train, "val": held}
-    numbers = {name: classes.numbers(part) for name, part in parts.items()}  # before the frames: it is quicker
-    splits = {name: Examples(shape.read(part.paths), numbers[name]) for name, part in parts.items()}
+    splits, digests = {}, []
+    for name, part in (("train", train), ("val", held)):
+        numbers = classes.numbers(part)
+        kept = shape.read(part.paths, options.bad_files)
+        notes += kept.notes
+        splits[name] = Examples(kept.frames, numbers[kept.rows])
+        digests.append(fingerprint_of(kept.frames, numbers[kept.rows].tolist()))
     task = VideoClassifierTask(options, shape, classes.names, splits, device)
     task.notes = notes
-    task.sha256 = [fingerprint_of(shown(splits[name]), part.labels) for name, part in parts.items()]
+    task.sha256 = digests
     return task
 
 
@@ -49,9 +53,9 @@ def _read(
     paths: Sequence[PathLike], options: VideoClassifierOptions, val: Sequence[PathLike] | None
 ) -> tuple[Clips, Clips, list[str]]:
     """The clips to train on and to validate on."""
-    read = read_clips(paths)
+    read = read_clips(paths, bad_files=options.bad_files)
     if val is not None:
-        other = read_clips(val)
+        other = read_clips(val, bad_files=options.bad_files)
         return read, other, [*read.notes, *other.notes]
     parts = divide(
         len(read),

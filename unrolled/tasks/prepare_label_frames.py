@@ -37,20 +37,27 @@ def prepare_frame_labeler(
     train, held, notes = _read(paths, options, val)
     options = resolve(options)
     shape = Shape(**vocabulary["shape"]) if vocabulary else Shape.of(train.paths, options)
-    frames = {"train": shape.read(train.paths), "val": shape.read(held.paths)}
-    lengths = lengths_of(train, frames["train"], shape.stride)
-    classes = Classes(vocabulary["labels"]) if vocabulary else train.classes(lengths)
-    numbers = {
-        name: numbers_of(part, frames[name], classes, shape.stride) for name, part in (("train", train), ("val", held))
-    }
+    (train, frames), (held, held_frames) = (_frames(part, shape, options, notes) for part in (train, held))
+    classes = Classes(vocabulary["labels"]) if vocabulary else train.classes(lengths_of(train, frames, shape.stride))
+    count = len(classes.names)
+    numbers, held_numbers = (
+        numbers_of(part, shown, classes, shape.stride) for part, shown in ((train, frames), (held, held_frames))
+    )
     splits = {
-        "train": Examples(*cut(frames["train"], numbers["train"], options.window, len(classes.names))),
-        "val": Examples(frames["val"], Sequences.pack(numbers["val"], len(classes.names))),
+        "train": Examples(*cut(frames, numbers, options.window, count)),
+        "val": Examples(held_frames, Sequences.pack(held_numbers, count)),
     }
     task = FrameLabelerTask(options, shape, classes.names, splits, device)
     task.notes = notes
-    task.sha256 = [fingerprint_of(frames[name], part.segments) for name, part in (("train", train), ("val", held))]
+    task.sha256 = [fingerprint_of(frames, train.segments), fingerprint_of(held_frames, held.segments)]
     return task
+
+
+def _frames(clips: Segmented, shape: Shape, options: FrameLabelerOptions, notes: list[str]) -> tuple[Segmented, Frames]:
+    """The clips that can be read, and their frames."""
+    kept = shape.read(clips.paths, options.bad_files)
+    notes += kept.notes
+    return clips.take(kept.rows), kept.frames
 
 
 def numbers_of(clips: Segmented, frames: Frames, classes: Classes, stride: int) -> list[np.ndarray]:
@@ -71,22 +78,27 @@ def lengths_of(clips: Segmented, frames: Frames, stride: int) -> list[int]:
 
 def cut(frames: Frames, labels: Sequence[np.ndarray], window: int, classes: int) -> tuple[Frames, Sequences]:
     """The clips, those that are longer than the window cut into equal pieces."""
-    offsets, pieces = [0], []
-    for begin, clip in zip(frames.offsets[:-1].tolist(), labels, strict=True):
-        edges = np.linspace(0, len(clip), -(-len(clip) // window) + 1).round().astype(int).tolist()
-        pieces += [clip[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
-        offsets += [begin + edge for edge in edges[1:]]
-    rows = np.arange(len(pieces))
-    return Frames(frames.array, np.array(offsets, dtype=np.int64), rows), Sequences.pack(pieces, classes)
+    lengths = np.diff(frames.offsets).tolist()
+    edges = [np.linspace(0, n, -(-n // window) + 1).round().astype(np.int64) for n in lengths]
+    begins = [begin + edge[:-1] for begin, edge in zip(frames.offsets[:-1], edges, strict=True)]
+    first = np.cumsum([0, *map(len, begins)])  # of each stored clip: the number of its first piece
+    rows = [np.arange(first[stored], first[stored + 1]) for stored in frames.rows]
+    pieces = [
+        clip[a:b]
+        for stored, clip in zip(frames.rows.tolist(), labels, strict=True)
+        for a, b in zip(edges[stored][:-1], edges[stored][1:], strict=True)
+    ]
+    offsets = np.append(np.concatenate(begins), frames.offsets[-1])
+    return Frames(frames.array, offsets, np.concatenate(rows)), Sequences.pack(pieces, classes)
 
 
 def _read(
     paths: Sequence[PathLike], options: FrameLabelerOptions, val: Sequence[PathLike] | None
 ) -> tuple[Segmented, Segmented, list[str]]:
     """The clips to train on and to validate on."""
-    read = read_segments(paths)
+    read = read_segments(paths, bad_files=options.bad_files)
     if val is not None:
-        other = read_segments(val)
+        other = read_segments(val, bad_files=options.bad_files)
         return read, other, [*read.notes, *other.notes]
     parts = divide(
         len(read),

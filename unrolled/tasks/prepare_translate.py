@@ -3,14 +3,14 @@
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from unrolled.data.examples import fingerprint
+from unrolled.data.examples import fingerprint, train_and_val
 from unrolled.data.pairs import Pairs, read_pairs
-from unrolled.data.splits import divide
 from unrolled.data.vocabulary import Vocabulary
 from unrolled.errors import InputError
 from unrolled.metrics import translation
@@ -43,7 +43,10 @@ def prepare_translate(
     translation.library()  # what the best model is chosen with, before anything takes long
     if start is not None:
         options = _like(start, options)
-    train, held_out, notes = _read(paths, options, val)
+    how = {name: getattr(options, name) for name in ("source_column", "target_column", "encoding")}
+    train, held_out, notes = train_and_val(
+        partial(read_pairs, **how), paths, val, fraction=options.val_fraction, seed=options.seed
+    )
     options = resolve(options)
     if vocabulary:
         languages = Languages.from_json(vocabulary)
@@ -63,19 +66,6 @@ def prepare_translate(
     task.notes, task.sha256 = notes, [fingerprint(part.sources, part.targets) for part in (train, held_out)]
     task.start = start.network.state_dict() if start is not None else None
     return task
-
-
-def _read(
-    paths: Sequence[PathLike], options: TranslateOptions, val: Sequence[PathLike] | None
-) -> tuple[Pairs, Pairs, list[str]]:
-    """The pairs to train on and to validate on."""
-    columns = {name: getattr(options, name) for name in ("source_column", "target_column", "encoding")}
-    read = read_pairs(paths, **columns)
-    if val is not None:
-        other = read_pairs(val, **columns)
-        return read, other, [*read.notes, *other.notes]
-    parts = divide(len(read), splits=read.splits, fraction=options.val_fraction, seed=options.seed)
-    return read.take(parts.train), read.take(parts.val), [*read.notes, parts.how]
 
 
 def _languages(train: Pairs, options: TranslateOptions) -> Languages:

@@ -19,18 +19,17 @@ from unrolled.data.batches import (
     Examples,
     Limit,
     Sequences,
-    in_order_of_length,
     shifted,
 )
 from unrolled.data.pairs import Pairs
 from unrolled.data.streams import IGNORED
-from unrolled.data.vocabulary import BEGIN, END, PADDING, Vocabulary
-from unrolled.decoding.search import Hypothesis, Limits, beam_search, stepper
+from unrolled.data.vocabulary import BEGIN, PADDING, Vocabulary
 from unrolled.engines import said
 from unrolled.metrics import translation
 from unrolled.nn import Recurrent
 from unrolled.nn.dropout import embedding_dropout
-from unrolled.tasks.options import SearchOptions, TranslateOptions
+from unrolled.tasks.options import TranslateOptions
+from unrolled.tasks.writing import mean_loss, write
 from unrolled.topologies import Memory, SequenceToSequence
 from unrolled.training.task import Evaluation
 
@@ -46,15 +45,12 @@ SMOOTHING = {"bpe": 0.1, "word": 0.1, "char": 0.0, "byte": 0.0}
 VOCABULARIES = {"bpe": 4000, "word": 10_000}
 TRAINED = 4096
 """Timesteps times rows of a training batch, at most."""
-EVALUATED = Limit(256, 1 << 14)
-"""Of a batch that is only read."""
 LONGEST = 1000
 """Tokens of a side of a training pair, and of a translation, at most."""
 READ = 10_000
 """Tokens of a text to translate, at most: with more, what has been read drowns, and each step looks at all of it."""
 WRITTEN = 500
 """Translations that a validation writes, at most."""
-GREEDY = SearchOptions(beam=1)
 
 
 def resolve(options: TranslateOptions) -> TranslateOptions:
@@ -117,6 +113,8 @@ class Network(nn.Module):
 
     The output is tied to the target's table (Press & Wolf 2017, arXiv:1608.05859).
     """
+
+    read_at_once = Limit(256, 1 << 14)
 
     def __init__(self, languages: Languages, options: TranslateOptions) -> None:
         super().__init__()
@@ -252,52 +250,3 @@ class TranslateTask:
 
     def describe(self) -> dict[str, Any]:
         return {"task": self.name, "options": asdict(self.options), "vocabulary": self.languages.to_json()}
-
-
-@torch.no_grad()
-def mean_loss(network: Network, examples: Examples, device: torch.device, most: int | None = None) -> tuple[float, int]:
-    """Nats a target token with teacher forcing (no label smoothing), and how many tokens; `most`: of so many pairs."""
-    was_training, nats, count = network.training, 0.0, 0
-    network.eval()
-    for batch in in_order_of_length(examples, EVALUATED, most):
-        scores, targets = network.scores(batch.to(device))
-        nats += F.cross_entropy(scores, targets, reduction="sum").item()
-        count += len(targets)
-    network.train(was_training)
-    return nats / max(1, count), count
-
-
-@torch.inference_mode()
-def write(
-    network: Network,
-    languages: Languages,
-    examples: Examples,
-    device: torch.device,
-    *,
-    search: SearchOptions = GREEDY,
-    most: int | None = None,
-    aligned: bool = False,
-) -> tuple[list[int], list[Hypothesis]]:
-    """Which examples, ascending, and the best translation found of each.
-
-    most: of so many examples at most; aligned: with attention weights.
-    """
-    step, was_training = stepper(network.topology, network.table), network.training
-
-    def allowed(x: Tensor, state: State, memory: Memory, /) -> tuple[Tensor, State, Tensor | None]:
-        scores, state, weights = step(x, state, memory)
-        return scores.masked_fill(~network.writable, -torch.inf), state, weights if aligned else None
-
-    network.eval()
-    found: dict[int, Hypothesis] = {}
-    for batch in in_order_of_length(examples, EVALUATED, most):
-        batch = batch.to(device)
-        longest: Tensor | int | None = search.max_length
-        if longest is None:
-            longest = languages.limits(batch.lengths).clamp(min=search.min_length)
-        limits = Limits(BEGIN, END, longest, search.min_length, search.no_repeat_ngram)
-        texts = beam_search(allowed, network.read(batch), limits, search.beam, search.penalty)
-        found.update(zip(batch.rows.tolist(), (best for (best,) in texts), strict=True))
-    network.train(was_training)
-    rows = sorted(found)
-    return rows, [found[row] for row in rows]

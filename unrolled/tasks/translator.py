@@ -17,7 +17,8 @@ from unrolled.errors import InputError
 from unrolled.metrics import translation
 from unrolled.tasks.options import SearchOptions, TranslateOptions
 from unrolled.tasks.public_model import PublicModel
-from unrolled.tasks.translate import READ, Languages, Network, TranslateTask, mean_loss, write
+from unrolled.tasks.translate import READ, Languages, Network, TranslateTask
+from unrolled.tasks.writing import mean_loss, write
 
 PathLike = str | os.PathLike[str]
 END = "<end>"

@@ -1,10 +1,10 @@
 """What the tasks on clips share: reading the frames, and the network from frames to features."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,16 +12,20 @@ from torch import nn
 
 from unrolled.cells import CELLS
 from unrolled.data import video
-from unrolled.data.batches import ExampleBatch, Examples
+from unrolled.data.batches import ExampleBatch
 from unrolled.data.clips import Clips, Segmented
 from unrolled.data.examples import fingerprint, rows_of
+from unrolled.data.frame_cache import Kept, cached
 from unrolled.data.frames import Frames
+from unrolled.data.media_files import BadFiles
 from unrolled.data.streams import IGNORED
+from unrolled.errors import InputError
 from unrolled.nn import Recurrent
 from unrolled.nn.augment import Variety, vary, warp
 from unrolled.nn.convnet import FrameEncoder, Packed, pack
 from unrolled.tasks.media_options import VideoOptions
 
+T = TypeVar("T")
 LONGEST_SIDE = 64
 """Of a frame, where no size is asked for."""
 LOOKED_AT = 20
@@ -52,16 +56,22 @@ class Shape:
     @classmethod
     def of(cls, paths: Sequence[Path], options: VideoOptions, count: int | None = None) -> "Shape":
         """That of the first clip, made smaller; grey where the clips are."""
-        first = video.probe(paths[0])
+        first = next(_of_those_that_can_be_read(paths, video.probe, options.bad_files))
         longest = max(first.width, first.height)
         size = min(longest, options.size or LONGEST_SIDE)
         height, width = (max(1, round(side * size / longest)) for side in (first.height, first.width))
-        grey = _are_grey(paths) if options.grey is None else options.grey
+        grey = _are_grey(paths, options.bad_files) if options.grey is None else options.grey
         return cls(height, width, grey, options.stride, count)
 
-    def read(self, paths: Sequence[Path], tell: Callable[[str], None] | None = None) -> Frames:
-        """The frames of all these clips."""
-        return Frames.pack([np.stack(list(self.stream(path))) for path in paths])
+    def read(self, paths: Sequence[Path], bad_files: BadFiles = "stop") -> Kept:
+        """The frames of all these clips; they are decoded once and kept on disk. bad_files: whether a clip that cannot
+        be read ends it all, or is left out and noted."""
+        recipe = "frames, version 1: " + ", ".join(f"{name}={value}" for name, value in self.to_json().items())
+        return cached(paths, recipe, self.decode, bad_files=bad_files)
+
+    def decode(self, path: Path) -> np.ndarray:
+        """(T, H, W, C)"""
+        return np.stack(list(self.stream(path)))
 
     def stream(self, path: Path) -> Any:
         """The frames (H, W, C) of a clip, one after the other."""
@@ -71,13 +81,26 @@ class Shape:
         return asdict(self)
 
 
-def _are_grey(paths: Sequence[Path]) -> bool:
-    step = max(1, len(paths) // LOOKED_AT)
-    for path in paths[::step]:
-        frame = next(iter(video.frames(path))).astype(np.float32)
-        if np.abs(frame - frame.mean(-1, keepdims=True)).mean() > ALMOST_GREY:
-            return False
-    return True
+def _are_grey(paths: Sequence[Path], bad_files: BadFiles) -> bool:
+    """Whether the first frames of some clips have no colour."""
+    some = paths[:: max(1, len(paths) // LOOKED_AT)]
+    firsts = _of_those_that_can_be_read(some, lambda path: next(iter(video.frames(path))), bad_files)
+    frames = (frame.astype(np.float32) for frame in firsts)
+    return all(np.abs(frame - frame.mean(-1, keepdims=True)).mean() <= ALMOST_GREY for frame in frames)
+
+
+def _of_those_that_can_be_read(paths: Sequence[Path], look: Callable[[Path], T], bad_files: BadFiles) -> Iterator[T]:
+    """What is found in each clip. Raises `InputError` at one that cannot be read, or where none can."""
+    found = 0
+    for number, path in enumerate(paths, 1):
+        try:
+            seen = look(path)
+        except InputError:
+            if bad_files == "stop" or (number == len(paths) and not found):
+                raise
+            continue
+        found += 1
+        yield seen
 
 
 class VideoNetwork(nn.Module):
@@ -136,15 +159,9 @@ def groups_of(options: Any) -> list[str] | None:
     return [name.strip() for name in options.val_groups.split(",") if name.strip()]
 
 
-def shown(examples: Examples) -> Frames:
-    """The clips of examples."""
-    assert isinstance(examples.sources, Frames)
-    return examples.sources
-
-
 def fingerprint_of(frames: Frames, labels: Sequence[Any]) -> str:
     """SHA-256 of clips, as the network sees them, and what is said of each."""
-    pictures = [hashlib.sha256(np.ascontiguousarray(frames[row])).hexdigest() for row in range(len(frames))]
+    pictures = [hashlib.sha256(frames[row].tobytes()).hexdigest() for row in range(len(frames))]
     return fingerprint(pictures, [str(label) for label in labels])
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unrolled.data.batches import Examples
 from unrolled.data.clips import read_clips
+from unrolled.data.frames import Frames
 from unrolled.data.labelled import Classes
 from unrolled.errors import InputError
 from unrolled.metrics import classification
@@ -70,7 +71,7 @@ class VideoClassifier(PublicModel):
             raise InputError("predict takes a list of clips: put the path into brackets")
         if not clips:
             return []
-        frames = self.shape.read([Path(clip) for clip in clips])
+        frames = Frames.pack([self.shape.decode(Path(clip)) for clip in clips])
         _, found = predict(self.network, Examples(frames, np.zeros(len(clips), dtype=np.int64)), self.device)
         return [
             Prediction(self.labels[row.argmax()], float(row.max()), dict(zip(self.labels, row.tolist(), strict=True)))
@@ -87,7 +88,7 @@ class VideoClassifier(PublicModel):
         if split is not None:
             read = read.take(part_asked(split, read, self.options))
         targets = Classes(self.labels).numbers(read)
-        _, found = predict(self.network, Examples(self.shape.read(read.paths), targets), self.device)
+        _, found = predict(self.network, Examples(self.shape.read(read.paths).frames, targets), self.device)
         counts = classification.confusion(targets, found.argmax(-1), len(self.labels))
         return {
             **measure(targets, found),

@@ -1,0 +1,232 @@
+"""Captions of clips: what is said of them, beside what is in them.
+
+    python benchmarks/video_captions.py sprites ../shared/data/sprites --seconds 600
+    python benchmarks/video_captions.py digits FOLDER --seconds 300        (FOLDER: of unrolled moving-digits)
+
+sprites: pixel-art figures, three captions a clip, each of which names other attributes: hair, top, trousers, and what
+the figure does, in which order and direction. What is true of a clip is what its three captions and its segments say
+together. A generated caption is right if all that it states is true; one that is no sentence of the captions' grammar
+is wrong. Outfits of the validation clips do not occur in training. digits: a caption is right if it is one of the
+clip's two. Beside them: the captions of the training clip whose frames are most similar (pixels, resampled to as many
+frames). Prints a JSON line.
+
+--hold-out: for choosing hyperparameters: nothing but the training clips is used, a sixth of which (sprites: whole
+outfits) is validated on.
+"""
+
+import argparse
+import csv
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unrolled.data import video
+from unrolled.data.captioned import Captioned, read_captions
+from unrolled.data.clips import read_segments
+from unrolled.data.moving_digits import NAMES
+from unrolled.data.splits import divide
+from unrolled.metrics import captions
+from unrolled.tasks.models import load
+
+TOP = r"an? (?P<top>.+? (?:shirt|breastplate|vest))"
+GRAMMAR = [
+    re.compile(form)
+    for form in (
+        rf"a person with (?P<hair>\w+) hair and {TOP} (?P<actions>.+)",
+        rf"someone in {TOP} and (?P<trousers>\w+) trousers (?P<actions>.+)",
+        r"a figure with (?P<hair>\w+) hair in (?P<trousers>\w+) trousers (?P<actions>.+)",
+    )
+]
+ACTION = re.compile(r"(walks|slashes|thrusts a spear|casts a spell|shoots an arrow) (.+)")
+DIRECTIONS = ("to the left", "to the right", "towards us", "away")
+LABELS = {
+    "walks": "walk",
+    "slashes": "slash",
+    "thrusts a spear": "thrust",
+    "casts a spell": "spell",
+    "shoots an arrow": "shoot",
+}
+FRAMES = 16
+"""Of a clip, for the nearest neighbour."""
+
+
+def stated(caption: str) -> dict[str, Any] | None:
+    """The attributes that a caption states: hair, top, trousers, actions with their directions in order; None where it
+    is no sentence of the grammar.
+
+    >>> stated("a figure with red hair in grey trousers walks away and then slashes to the left")["actions"]
+    (('walks', 'away'), ('slashes', 'to the left'))
+    """
+    match = next((found for form in GRAMMAR if (found := form.fullmatch(caption))), None)
+    if match is None:
+        return None
+    said: dict[str, Any] = match.groupdict()
+    actions = [ACTION.fullmatch(part) for part in said["actions"].split(" and then ")]
+    if not all(action and action[2] in DIRECTIONS for action in actions):
+        return None
+    return {**said, "actions": tuple((action[1], action[2]) for action in actions if action)}
+
+
+def truth(references: Sequence[str], segments: Sequence[tuple[int, int, str]]) -> dict[str, Any]:
+    """What the references and the segments of a clip say together; they may not contradict each other."""
+    found: dict[str, Any] = {}
+    for reference in references:
+        said = stated(reference)
+        assert said is not None, reference
+        for name, value in said.items():
+            assert found.setdefault(name, value) == value, (reference, found)
+    labels = [label for *_, label in segments]
+    merged = [label for n, label in enumerate(labels) if n == 0 or labels[n - 1] != label]
+    acts = [LABELS[verb] for verb, _ in found["actions"]]
+    assert merged == [act for n, act in enumerate(acts) if n == 0 or acts[n - 1] != act], (references, segments)
+    return found
+
+
+def attributes(written: Sequence[str], truths: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Shares of clips: with every stated attribute right, no sentence, and each attribute right where it is stated."""
+    rows = []
+    for text, true in zip(written, truths, strict=True):
+        said = stated(text)
+        if said is not None:
+            rows.append(
+                {
+                    **{name: said[name] == true[name] for name in ("hair", "top", "trousers") if name in said},
+                    "actions": [verb for verb, _ in said["actions"]] == [verb for verb, _ in true["actions"]],
+                    "directions": [d for _, d in said["actions"]] == [d for _, d in true["actions"]],
+                }
+            )
+    names = ("hair", "top", "trousers", "actions", "directions")
+    return {
+        "all_right": sum(all(row.values()) for row in rows) / len(written),
+        "no_sentence": 1 - len(rows) / len(written),
+        **{name: float(np.mean([row[name] for row in rows if name in row] or [np.nan])) for name in names},
+    }
+
+
+def digits(written: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Shares of clips whose caption is exact, names the right digits, and says the right motions apart from them."""
+
+    def parts(caption: str) -> tuple[list[str], list[str]]:
+        words = ["a" if word == "an" else word for word in caption.split()]
+        return [word for word in words if word in NAMES], [word for word in words if word not in NAMES]
+
+    said, true = [parts(text) for text in written], [[parts(text) for text in several] for several in references]
+    return {
+        "exact": float(np.mean([text in several for text, several in zip(written, references, strict=True)])),
+        "digits": float(np.mean([s[0] in [t[0] for t in of] for s, of in zip(said, true, strict=True)])),
+        "motions": float(np.mean([s[1] in [t[1] for t in of] for s, of in zip(said, true, strict=True)])),
+    }
+
+
+def measure(kind: str, written: Sequence[str], data: Captioned, folder: Path) -> dict[str, Any]:
+    """Caption metrics, and what is right."""
+    scores = captions.scores(written, data.captions)
+    found = {name: round(scores[name], 4) for name in ("cider", "bleu_4", "rouge_l")}
+    if kind == "digits":
+        return {**found, **{name: round(value, 4) for name, value in digits(written, data.captions).items()}}
+    segmented = read_segments([folder])
+    of = {path.resolve(): segments for path, segments in zip(segmented.paths, segmented.segments, strict=True)}
+    truths = [truth(several, of[path.resolve()]) for path, several in zip(data.paths, data.captions, strict=True)]
+    return {**found, **{name: round(value, 4) for name, value in attributes(written, truths).items()}}
+
+
+def nearest(train: Captioned, test: Captioned) -> list[str]:
+    """The first caption of the training clip with the most similar frames, for each clip to test."""
+
+    def pixels(part: Captioned) -> np.ndarray:
+        rows = []
+        for path in part.paths:
+            frames = np.stack(list(video.frames(path, size=(32, 32))))
+            at = np.linspace(0, len(frames) - 1, FRAMES).round().astype(int)
+            rows.append(frames[at].astype(np.float32).ravel())
+        return np.stack(rows)
+
+    known, asked = pixels(train), pixels(test)
+    distances = (asked**2).sum(1)[:, None] - 2 * asked @ known.T + (known**2).sum(1)
+    return [train.captions[row][0] for row in distances.argmin(1)]
+
+
+def divided(kind: str, folder: Path, hold_out: bool) -> tuple[Captioned, Captioned]:
+    """Clips to train on and to measure; see the module's first lines."""
+    read = read_captions([folder])
+    parts = divide(len(read), splits=read.splits)
+    train, test = read.take(parts.train), read.take(parts.val)
+    if not hold_out:
+        return train, test
+    outfits = [outfit(several) for several in train.captions] if kind == "sprites" else None
+    parts = divide(len(train), groups=outfits, fraction=1 / 6, seed=1)
+    return train.take(parts.train), train.take(parts.val)
+
+
+def outfit(references: Sequence[str]) -> str:
+    """Hair, top and trousers of a clip with these captions."""
+    found: dict[str, Any] = {}
+    for reference in references:
+        found |= stated(reference) or {}
+    return ", ".join(found[name] for name in ("hair", "top", "trousers"))
+
+
+def table(path: Path, train: Captioned, test: Captioned) -> None:
+    """The captions of both, as a training takes them."""
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("path", "caption", "split"))
+        for split, part in (("train", train), ("val", test)):
+            for clip, several in zip(part.paths, part.captions, strict=True):
+                writer.writerows((clip.resolve(), text, split) for text in several)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=("sprites", "digits"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--beam", type=int, default=5)
+    parser.add_argument("--hold-out", action="store_true")
+    parser.add_argument("--out", type=Path, help="keep the run here")
+    parser.add_argument("--show", type=int, default=0, help="print so many captions that are wrong")
+    parser.add_argument("flags", nargs="*", help="more flags of train caption-video, after --")
+    options = parser.parse_args()
+    train, test = divided(options.kind, options.folder, options.hold_out)
+    with tempfile.TemporaryDirectory() as scratch:
+        run = options.out or Path(scratch) / "run"
+        table(Path(scratch) / "captions.csv", train, test)
+        data = Path(scratch) / "captions.csv" if options.hold_out else options.folder
+        command = ["train", "caption-video", str(data), "--seconds", str(options.seconds), "--out", str(run)]
+        command += ["--seed", str(options.seed), "--json", *options.flags]
+        done = subprocess.run(
+            [sys.executable, "-m", "unrolled", *command], stdout=subprocess.PIPE, check=True, text=True
+        )
+        summary = json.loads(done.stdout.splitlines()[-1])
+        model = load(run)
+    written = model.caption(test.paths, beam=options.beam)
+    wrong = [(text, several) for text, several in zip(written, test.captions, strict=True) if text not in several]
+    for text, several in wrong[: options.show]:
+        print(f"{text}   |   {several[0]}   |   {several[1]}", file=sys.stderr)
+    kept = ("seconds", "steps", "best_step", "parameters", "train_loss", "val_loss", "cider")
+    print(
+        json.dumps(
+            {
+                "set": options.kind,
+                "held_out": options.hold_out,
+                "seed": options.seed,
+                "flags": options.flags,
+                "clips": [len(train), len(test)],
+                "ours": measure(options.kind, written, test, options.folder),
+                "nearest_neighbour": measure(options.kind, nearest(train, test), test, options.folder),
+                "training": {name: summary[name] for name in kept},
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

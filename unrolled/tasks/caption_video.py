@@ -1,0 +1,176 @@
+"""Video captioning: frames in, words out. Sequence to sequence with attention over the frames.
+
+`Network` is the module, `VideoCaptionTask` what the training loop sees of it, `video_captioner.py` what users hold.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from unrolled.cells import CELLS, Inputs
+from unrolled.data.batches import BucketStream, ExampleBatch, Examples, Limit
+from unrolled.data.frames import Frames
+from unrolled.engines import said
+from unrolled.nn import Recurrent
+from unrolled.nn.augment import Variety, vary, warp
+from unrolled.nn.convnet import FrameEncoder, Packed, pack
+from unrolled.tasks.captioning import CaptionNetwork, CaptionTask, Words
+from unrolled.tasks.media_options import VideoCaptionerOptions
+from unrolled.tasks.video import AT_ONCE, WIDTHS, Shape
+from unrolled.topologies import Memory
+
+if TYPE_CHECKING:
+    from unrolled.tasks.video_captioner import VideoCaptioner
+
+DEFAULT_SECONDS = 600.0
+FRAMES = 1024
+"""Frames times clips of a training batch, at most."""
+
+
+def resolve(options: VideoCaptionerOptions) -> VideoCaptionerOptions:
+    """The options with every choice made."""
+    o = options
+    hidden = o.hidden or 256
+    return replace(
+        o,
+        vocabulary=o.vocabulary or {"word": 10_000, "bpe": 2000}.get(o.tokens),
+        min_count=(o.min_count or 2) if o.tokens == "word" else None,
+        cell=o.cell or "gru",
+        hidden=hidden,
+        layers=o.layers or 1,
+        features=o.features or 256,
+        embedding=o.embedding or min(hidden, 128),
+        dropout=0.3 if o.dropout is None else o.dropout,
+        average=0.1 if o.average is None else o.average,
+        batch=o.batch or 16,
+        bptt="full",
+        lr=o.lr or 2e-3,
+        seconds=DEFAULT_SECONDS if o.seconds is None and o.steps is None else o.seconds,
+    )
+
+
+class Network(CaptionNetwork):
+    """Convolutions on each frame and its differences to its neighbours, recurrent layers over the frames in both
+    directions, and a decoder that begins with their final states and looks at their outputs. Takes resolved options.
+
+    Unlike in a classifier of clips, frames keep their light and colours as they are: captions may name them.
+    """
+
+    read_at_once = Limit(64, 4096)
+
+    def __init__(self, words: Words, shape: Shape, options: VideoCaptionerOptions) -> None:
+        o = options
+        assert o.cell and o.hidden and o.layers and o.features and o.dropout is not None
+        with_attention = o.attention != "none"
+        super().__init__(
+            words,
+            o,
+            o.hidden * o.layers,
+            o.hidden,
+            attention=o.attention,
+            use="initial" if with_attention else "both",
+        )
+        self.frames = FrameEncoder(shape.height, shape.width, 3 * shape.channels, o.features, WIDTHS, o.dropout)
+        self.encoder = Recurrent(
+            CELLS[o.cell],
+            o.features,
+            o.hidden // 2,
+            o.layers,
+            dropout=o.dropout,
+            locked=o.locked,
+            weight_drop=o.weight_drop,
+            bidirectional=True,
+            forget_bias=1.0 if o.cell == "lstm" else None,
+            orthogonal=True,
+            engine=o.engine,
+        )
+        names = ("shift", "scale", "turn", "light", "speed", "flip", "cover")
+        self.variety = Variety(**{name: getattr(o, name) for name in names})
+
+    def read(self, batch: ExampleBatch) -> Memory:
+        """Frames (T, B, H, W, C) to what the decoder remembers: at most T values a clip."""
+        inputs, lengths = batch.inputs, batch.lengths
+        if self.training and self.variety.speed:
+            at, lengths = warp(lengths, self.variety.speed)
+            inputs = inputs[at, torch.arange(len(lengths), device=at.device)]
+        packed = pack(inputs, lengths)
+        packed = vary(packed, self.variety) if self.training else packed
+        count = len(packed.frames)
+        # outside of a training a few at a time, so that many clips take little memory
+        parts = torch.arange(count, device=inputs.device).split(count if self.training else AT_ONCE)
+        features = packed.unpack(torch.cat([self._features(packed, part) for part in parts]))
+        values, final = self.encoder.unroll(Inputs(features), None, lengths)
+        return self.topology.remember(final[0].transpose(0, 1).flatten(1), values, lengths)
+
+    def _features(self, packed: Packed, chosen: Tensor) -> Tensor:
+        """These frames (n,), each with what changes towards it and after it, to (n, F)."""
+        now, before, after = (
+            (packed.frames[rows].float() - 127.5) / 64  # about -2 to 2
+            for rows in (chosen, packed.before[chosen], packed.after[chosen])
+        )
+        return self.frames(torch.cat((now, now - before, after - now), 1))
+
+
+class VideoCaptionTask(CaptionTask):
+    """Captioned clips to train on, others to validate on, and the network between them."""
+
+    name = "caption-video"
+
+    def __init__(
+        self,
+        options: VideoCaptionerOptions,
+        words: Words,
+        shape: Shape,
+        pairs: dict[str, Examples],
+        held: Frames,
+        references: Sequence[Sequence[str]],
+        device: torch.device,
+    ) -> None:
+        super().__init__(options, words, pairs, held, references, device)
+        self.shape = shape
+
+    def network(self) -> Network:
+        return Network(self.words, self.shape, self.options)
+
+    def batches(self, split: str) -> BucketStream:
+        return BucketStream(self.pairs[split], Limit(self.options.batch, FRAMES), self.options.seed)
+
+    def public(self, model: nn.Module) -> "VideoCaptioner":
+        from unrolled.tasks.video_captioner import VideoCaptioner  # the other way round at import
+
+        assert isinstance(model, Network)
+        return VideoCaptioner(model, self.words, self.shape, self.options)
+
+    def introduction(self, model: nn.Module, engine: str) -> str:
+        """What is trained on what, in one line."""
+        o, s = self.options, self.shape
+        clips = " and ".join(
+            f"{name} {len(part):,} clips, {len(part.targets.sequences):,} captions" for name, part in self._parts()
+        )
+        return (
+            f"frames {s.width}×{s.height} {'grey' if s.grey else 'colour'}, at most {s.count} a clip, convolutions, "
+            f"{o.cell} {o.layers} × {o.hidden}, attention {o.attention}, "
+            f"{sum(p.numel() for p in model.parameters()):,} parameters, {self.words.vocabulary.size:,} tokens "
+            f"({o.tokens}); {clips}; "
+            f"{said(engine, o.engine, self.device.type, CELLS[o.cell or 'gru'])}, {self.device}, "
+            f"{torch.get_num_threads()} threads"
+        )
+
+    def _parts(self) -> list[tuple[str, Any]]:
+        return [("train", self.pairs["train"]), ("validation", self.pairs["val"])]
+
+    def describe(self) -> dict[str, Any]:
+        return {"task": self.name, "options": asdict(self.options), "vocabulary": description(self.words, self.shape)}
+
+
+def description(words: Words, shape: Shape) -> dict[str, Any]:
+    """What travels with the weights."""
+    return {"words": words.to_json(), "shape": shape.to_json()}
+
+
+def described(vocabulary: dict[str, Any]) -> tuple[Words, Shape]:
+    """The other way round."""
+    return Words.from_json(vocabulary["words"]), Shape(**vocabulary["shape"])

@@ -1,0 +1,72 @@
+"""From captioned clips and options to a video-captioning task: read, divide, decode, learn the words."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from unrolled.data.captioned import Captioned, read_captions
+from unrolled.data.frames import Frames
+from unrolled.data.splits import divide
+from unrolled.errors import InputError
+from unrolled.tasks.caption_video import VideoCaptionTask, described, resolve
+from unrolled.tasks.captioning import Words, with_all_captions
+from unrolled.tasks.media_options import VideoCaptionerOptions
+from unrolled.tasks.video import Shape, fingerprint_of
+from unrolled.training.schedule import Clock
+
+PathLike = str | os.PathLike[str]
+
+
+def prepare_video_captioner(
+    paths: Sequence[PathLike],
+    options: VideoCaptionerOptions,
+    *,
+    val: Sequence[PathLike] | None,
+    device: torch.device,
+    clock: Clock,
+    start: Any = None,
+    vocabulary: dict[str, Any] | None = None,
+) -> VideoCaptionTask:
+    """The task, ready for training. vocabulary: that of a training to resume."""
+    if start is not None:
+        raise InputError("a video captioner starts from nothing yet: leave --start-from out")
+    train, held, notes = _read(paths, options, val)
+    options = resolve(options)
+    if vocabulary:
+        words, shape = described(vocabulary)
+    else:
+        words = Words.learn([text for several in train.captions for text in several], options)
+        shape = Shape.of(train.paths, options, options.frames)
+    train, inputs = _decoded(train, shape, options, notes)
+    held, held_inputs = _decoded(held, shape, options, notes)
+    pairs = {
+        "train": with_all_captions(inputs, train.captions, words),
+        "val": with_all_captions(held_inputs, held.captions, words),
+    }
+    task = VideoCaptionTask(options, words, shape, pairs, held_inputs, held.captions, device)
+    task.notes = notes
+    task.sha256 = [fingerprint_of(inputs, train.captions), fingerprint_of(held_inputs, held.captions)]
+    return task
+
+
+def _decoded(
+    part: Captioned, shape: Shape, options: VideoCaptionerOptions, notes: list[str]
+) -> tuple[Captioned, Frames]:
+    """The clips that can be read, and their frames."""
+    kept = shape.read(part.paths, options.bad_files)
+    notes += kept.notes
+    return part.take(kept.rows), kept.frames
+
+
+def _read(
+    paths: Sequence[PathLike], options: VideoCaptionerOptions, val: Sequence[PathLike] | None
+) -> tuple[Captioned, Captioned, list[str]]:
+    """The clips to train on and to validate on."""
+    read = read_captions(paths, encoding=options.encoding, bad_files=options.bad_files)
+    if val is not None:
+        other = read_captions(val, encoding=options.encoding, bad_files=options.bad_files)
+        return read, other, [*read.notes, *other.notes]
+    parts = divide(len(read), splits=read.splits, groups=read.groups, fraction=options.val_fraction, seed=options.seed)
+    return read.take(parts.train), read.take(parts.val), [*read.notes, parts.how]

@@ -1,0 +1,132 @@
+"""`VideoCaptioner`: what users hold of a trained captioner of clips. It describes, measures and saves itself."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from unrolled.data.captioned import read_captions
+from unrolled.data.examples import rows_of
+from unrolled.data.frames import Frames
+from unrolled.errors import InputError
+from unrolled.metrics import captions
+from unrolled.tasks.caption_video import Network, VideoCaptionTask, described, description
+from unrolled.tasks.captioning import Caption, Words, inputs_alone, with_all_captions
+from unrolled.tasks.media_options import VideoCaptionerOptions
+from unrolled.tasks.options import SearchOptions
+from unrolled.tasks.public_model import PublicModel
+from unrolled.tasks.video import Shape
+from unrolled.tasks.writing import BEAM, mean_loss, write
+
+PathLike = str | os.PathLike[str]
+GROUP = 32
+"""Clips that are decoded together: no more frames than theirs are held."""
+
+
+class VideoCaptioner(PublicModel):
+    """A trained captioner of clips."""
+
+    task = VideoCaptionTask.name
+    network: Network
+
+    def __init__(
+        self,
+        network: Network,
+        words: Words,
+        shape: Shape,
+        options: VideoCaptionerOptions,
+        metrics: dict[str, float] | None = None,
+        step: int = 0,
+    ) -> None:
+        super().__init__(network, options, metrics, step)
+        self.words, self.shape = words, shape
+
+    @classmethod
+    def fit(
+        cls, *paths: PathLike, val: PathLike | Sequence[PathLike] | None = None, **options: Any
+    ) -> "VideoCaptioner":
+        """Train on a folder of clips with captions, or a table of captions; `val` likewise. Keywords are the flags of
+        `unrolled train caption-video`.
+
+        Raises `InputError` for unusable files or options and `NonFiniteError` where the loss is not finite.
+        """
+        from unrolled.tasks.fitting import fit  # the other way round at import
+
+        model = fit(paths, val=val, options=VideoCaptionerOptions(**options)).model
+        assert isinstance(model, cls)
+        return model
+
+    @classmethod
+    def from_file(cls, tensors: dict[str, Tensor], description: dict[str, Any]) -> "VideoCaptioner":
+        """From what `model_file.load` returns."""
+        options = VideoCaptionerOptions(**description["options"])
+        words, shape = described(description["vocabulary"])
+        # the engine of the training need not exist where the model is used
+        network = Network(words, shape, replace(options, engine="auto"))
+        network.load_state_dict(tensors)
+        return cls(network, words, shape, options, description["metrics"], description["step"])
+
+    def vocabulary(self) -> dict[str, Any]:
+        return description(self.words, self.shape)
+
+    def caption(self, clips: Sequence[PathLike], beam: int = BEAM, **how: Any) -> list[str]:
+        """A sentence for each clip, a video file or a folder of pictures. beam: hypotheses of each, 1 for greedy; how:
+        length_penalty, min_length, max_length, no_repeat_ngram (see `SearchOptions`)."""
+        return [found.text for found in self.predict(clips, beam, **how)]
+
+    def predict(
+        self, clips: Sequence[PathLike], beam: int = BEAM, *, aligned: bool = False, **how: Any
+    ) -> list[Caption]:
+        """The captions with their scores; aligned: with attention weights. A clip of any length is read frame by frame,
+        and `frames` of it are kept."""
+        if isinstance(clips, str | os.PathLike):
+            raise InputError("predict takes a list of clips: put the path into brackets")
+        search = SearchOptions(beam=beam, **how)
+        paths, found = [Path(clip) for clip in clips], list[Caption]()
+        for begin in range(0, len(paths), GROUP):
+            frames = Frames.pack([self.shape.decode(path) for path in paths[begin : begin + GROUP]])
+            found += self._written(frames, search, aligned)
+        return found
+
+    def _written(self, frames: Frames, search: SearchOptions, aligned: bool = False) -> list[Caption]:
+        _, found = write(self.network, self.words, inputs_alone(frames), self.device, search=search, aligned=aligned)
+        return [self.words.caption(best) for best in found]
+
+    def evaluate(self, *paths: PathLike, split: str | None = None, beam: int = BEAM, **how: Any) -> dict[str, Any]:
+        """cider (0 to 10), bleu_1 to bleu_4 and rouge_l (0 to 1) of the captions that the model writes, against all
+        captions of each clip; exact, the share that is one of them; val_loss (nats a token, with teacher forcing);
+        clips, captions.
+
+        split: train, val or test, where the data say so.
+        """
+        search = SearchOptions(beam=beam, **how)
+        data = read_captions(paths, encoding=self.options.encoding, bad_files=self.options.bad_files)
+        if split is not None:
+            data = data.take(rows_of(split, data.splits, data.places, "clip"))
+        kept = self.shape.read(data.paths, self.options.bad_files)
+        data, frames = data.take(kept.rows), kept.frames
+        written = [found.text for found in self._written(frames, search)]
+        scores = captions.scores(written, data.captions)
+        loss, _ = mean_loss(self.network, with_all_captions(frames, data.captions, self.words), self.device)
+        return {
+            "cider": scores.pop("cider"),
+            **scores,
+            "exact": exact(written, data.captions),
+            "val_loss": loss,
+            "clips": len(data),
+            "captions": sum(map(len, data.captions)),
+            "beam": beam,
+            **how,
+        }
+
+
+def exact(written: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """The share of captions that are, word by word, one of their references."""
+    right = [
+        captions.words(text) in [captions.words(reference) for reference in several]
+        for text, several in zip(written, references, strict=True)
+    ]
+    return sum(right) / max(1, len(right))
