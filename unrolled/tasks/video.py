@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from unrolled.nn.convnet import FrameEncoder, Packed, pack
 from unrolled.tasks.media_options import VideoOptions
 
 T = TypeVar("T")
+DEFAULT_SECONDS = 300.0
 LONGEST_SIDE = 64
 """Of a frame, where no size is asked for."""
 LOOKED_AT = 20
@@ -36,6 +37,22 @@ WIDTHS = (24, 48, 96, 128)
 """Channels of the convolutions."""
 AT_ONCE = 512
 """Frames that are encoded at a time where nothing is trained."""
+
+
+def resolved(options: Any, *, dropout: float, batch: int) -> Any:
+    """The options of a task that gives labels, with every choice made."""
+    return replace(
+        options,
+        cell=options.cell or "gru",
+        hidden=options.hidden or 128,
+        layers=options.layers or 1,
+        features=options.features or 128,
+        dropout=dropout if options.dropout is None else options.dropout,
+        batch=options.batch or batch,
+        bptt="full",
+        lr=options.lr or 2e-3,
+        seconds=DEFAULT_SECONDS if options.seconds is None and options.steps is None else options.seconds,
+    )
 
 
 @dataclass(frozen=True)
