@@ -1,6 +1,7 @@
 """The frames of any clip come in order, upright and of one kind; what cannot be read is said in one sentence."""
 
 import contextlib
+import gc
 import io
 import itertools
 import random
@@ -28,6 +29,7 @@ from tests.media_helpers import (
 )
 from unrolled.data.video import Video, frames, probe
 from unrolled.errors import InputError
+from unrolled.inspection import resident
 
 CONTAINERS = {
     "mp4": {},
@@ -307,6 +309,22 @@ def test_a_long_clip_is_never_held(tmp_path: Path) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert count == 300 and peak < 8 * 320 * 240 * 3  # NumPy tells tracemalloc of its arrays
+
+
+@pytest.mark.skipif(not resident.readable(), reason=resident.NO_PROC)
+def test_decoded_frames_do_not_wait_for_the_garbage_collection(tmp_path: Path) -> None:
+    """A hundred megabytes are decoded; a few frames are in memory."""
+    path = write_clip(tmp_path / "a.mp4", brighter(25, 1280, 720) * 4, options={"preset": "ultrafast"})
+    reading = frames(path, size=(16, 9))
+    for _ in itertools.islice(reading, 20):
+        pass
+    gc.disable()
+    try:
+        before = resident.now()
+        assert sum(1 for _ in reading) == 80
+        assert resident.now() - before < 50e6
+    finally:
+        gc.enable()
 
 
 def test_real_clips(shared_data: Path) -> None:
