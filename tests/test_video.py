@@ -6,6 +6,7 @@ import io
 import itertools
 import random
 import struct
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -341,3 +342,11 @@ def test_real_clips(shared_data: Path) -> None:
         found = probe(path)
         assert (found.width, found.height) == size and found.frames in (count, None), name
         assert sum(1 for _ in frames(path, size=(16, 16))) == count, name
+
+
+def test_without_the_library_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip(tmp_path / "a.mp4")
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(InputError, match=r"pip install 'unrolled\[video\]'") as caught:
+        next(frames(tmp_path / "a.mp4"))
+    assert_one_sentence(str(caught.value))
