@@ -21,7 +21,7 @@ THREADED = 480 * 270
 REFUSED = {"tty", "bin", "adf", "idf", "xbin", "ffmetadata", "data", "image2", "alias_pix", "brender_pix"}
 REFUSED |= {"hls", "dash", "hds", "smoothstreaming", "webm_dash_manifest", "concat", "imf", "sdp", "rtp", "rtsp", "sap"}
 REFUSED |= {"lavfi", "fbdev", "kmsgrab", "x11grab", "alsa", "oss"}
-EAGER = {"formatprobesize": "32768", "probesize": "65536", "analyzeduration": "200000", "fpsprobesize": "0"}
+EAGER = {"formatprobesize": "8192", "probesize": "65536", "analyzeduration": "200000", "fpsprobesize": "0"}
 """How little FFmpeg looks at of a stream before it gives the first frame; it would wait for seconds."""
 BUFFER = 1 << 16
 """Bytes that are read at a time."""

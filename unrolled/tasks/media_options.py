@@ -225,6 +225,8 @@ class ImageCaptionerOptions(RecurrentOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.backbone is not None:
+            object.__setattr__(self, "backbone", str(self.backbone))
         for name, allowed in (("cell", CELLS), ("image", IMAGES), ("tokens", TOKENS), ("bad_files", ("stop", "skip"))):
             self._one_of(name, allowed)
         for name in ("hidden", "layers", "embedding", "features", "min_count"):
