@@ -61,6 +61,8 @@ class BagOfFrames(VideoNetwork):
     def forward(self, batch: ExampleBatch, state: Any) -> tuple[Tensor, Any]:
         return F.cross_entropy(self.scores(batch), batch.targets, label_smoothing=self.options.label_smoothing), ()
 
+    probabilities = classify_video.Network.probabilities
+
     def scores(self, batch: ExampleBatch) -> Tensor:
         packed = self.packed(batch)
         features = packed.unpack(self.encoder(standardise(packed).frames))

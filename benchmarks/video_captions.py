@@ -30,6 +30,7 @@ import numpy as np
 from unrolled.data import video
 from unrolled.data.captioned import Captioned, read_captions
 from unrolled.data.clips import read_segments
+from unrolled.data.moving_digits import NAMES
 from unrolled.data.splits import divide
 from unrolled.metrics import captions
 from unrolled.tasks.models import load
@@ -105,7 +106,22 @@ def attributes(written: Sequence[str], truths: Sequence[dict[str, Any]]) -> dict
     return {
         "all_right": sum(all(row.values()) for row in rows) / len(written),
         "no_sentence": 1 - len(rows) / len(written),
-        **{name: float(np.mean([row[name] for row in rows if name in row] or [0.0])) for name in names},
+        **{name: float(np.mean([row[name] for row in rows if name in row] or [np.nan])) for name in names},
+    }
+
+
+def digits(written: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Shares of clips whose caption is exact, names the right digits, and says the right motions apart from them."""
+
+    def parts(caption: str) -> tuple[list[str], list[str]]:
+        words = ["a" if word == "an" else word for word in caption.split()]
+        return [word for word in words if word in NAMES], [word for word in words if word not in NAMES]
+
+    said, true = [parts(text) for text in written], [[parts(text) for text in several] for several in references]
+    return {
+        "exact": float(np.mean([text in several for text, several in zip(written, references, strict=True)])),
+        "digits": float(np.mean([s[0] in [t[0] for t in of] for s, of in zip(said, true, strict=True)])),
+        "motions": float(np.mean([s[1] in [t[1] for t in of] for s, of in zip(said, true, strict=True)])),
     }
 
 
@@ -114,8 +130,7 @@ def measure(kind: str, written: Sequence[str], data: Captioned, folder: Path) ->
     scores = captions.scores(written, data.captions)
     found = {name: round(scores[name], 4) for name in ("cider", "bleu_4", "rouge_l")}
     if kind == "digits":
-        exact = np.mean([text in several for text, several in zip(written, data.captions, strict=True)])
-        return {**found, "exact": float(exact)}
+        return {**found, **{name: round(value, 4) for name, value in digits(written, data.captions).items()}}
     segmented = read_segments([folder])
     of = {path.resolve(): segments for path, segments in zip(segmented.paths, segmented.segments, strict=True)}
     truths = [truth(several, of[path.resolve()]) for path, several in zip(data.paths, data.captions, strict=True)]
@@ -193,7 +208,8 @@ def main() -> None:
         summary = json.loads(done.stdout.splitlines()[-1])
         model = load(run)
     written = model.caption(test.paths, beam=options.beam)
-    for text, several in list(zip(written, test.captions, strict=True))[: options.show]:
+    wrong = [(text, several) for text, several in zip(written, test.captions, strict=True) if text not in several]
+    for text, several in wrong[: options.show]:
         print(f"{text}   |   {several[0]}   |   {several[1]}", file=sys.stderr)
     kept = ("seconds", "steps", "best_step", "parameters", "train_loss", "val_loss", "cider")
     print(

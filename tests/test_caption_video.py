@@ -14,8 +14,9 @@ import unrolled
 from unrolled.data.batches import Examples, Sequences, Several
 from unrolled.data.frames import Frames
 from unrolled.errors import InputError
+from unrolled.nn.convnet import pack
 from unrolled.tasks import fitting
-from unrolled.tasks.caption_video import Network, resolve
+from unrolled.tasks.caption_video import Network, resolve, sample, spread
 from unrolled.tasks.captioning import Words, inputs_alone, with_all_captions, with_captions
 from unrolled.tasks.media_options import VideoCaptionerOptions
 from unrolled.tasks.options import SearchOptions
@@ -80,6 +81,26 @@ def test_several_targets_go_with_their_examples() -> None:
     assert batch.target_lengths is not None and batch.target_lengths.tolist() == [2, 2, 1, 3]
     assert batch.targets.t().tolist() == [[7, 8, -100], [4, 4, -100], [5, -100, -100], [6, 6, 6]]
     assert batch.inputs.shape == (3, 2, 2) and batch.rows.tolist() == [2, 1]
+
+
+def test_one_of_each_two_frames_is_looked_at_beside_its_true_neighbours() -> None:
+    """Frames hold their own number, clip 1 from 100 on."""
+    frames = torch.zeros(5, 2, 1, 1, 1)
+    frames[:, 0, 0, 0, 0], frames[:, 1, 0, 0, 0] = torch.arange(5), torch.arange(100, 105)
+    packed = pack(frames, torch.tensor([5, 2]))
+    torch.manual_seed(0)
+    seen = set()
+    for _ in range(50):
+        rows, lengths = sample(packed, 2)
+        assert lengths.tolist() == [3, 1]
+        shown = spread(packed.frames[rows, 0, 0], lengths)[..., 0].t().tolist()
+        seen.add((*shown[0], shown[1][0]))
+        assert shown[1][1:] == [0, 0]
+        before = packed.frames[packed.before[rows], 0, 0, 0].tolist()
+        assert before == [n - (n not in (0, 100)) for n in packed.frames[rows, 0, 0, 0].tolist()]
+    assert seen == {(a, b, 4, c) for a in (0, 1) for b in (2, 3) for c in (100, 101)}
+    rows, lengths = sample(packed, 1)
+    assert rows.tolist() == list(range(7)) and lengths.tolist() == [5, 2]
 
 
 def network_of(texts: list[list[str]], **more: Any) -> tuple[Network, Words]:
@@ -228,6 +249,29 @@ def test_options_are_checked(options: dict[str, Any], message: str) -> None:
     assert_one_sentence(str(error.value))
 
 
+def test_the_picture_has_a_row_a_word_and_a_column_a_frame(folder: Path, tmp_path: Path) -> None:
+    from helpers import svg_text
+
+    from unrolled.inspection import clip_captions, pictures
+    from unrolled.tasks.captioning import Caption
+
+    frames = [np.full((12, 20, 3), 10 * n, dtype=np.uint8) for n in range(14)]
+    weights = np.random.default_rng(0).dirichlet(np.ones(14), 4)
+    found = Caption("costs $5 à", -1.0, -2.0, ["costs", " $5", " à", "<end>"], weights.tolist())
+    drawn = clip_captions.captioned(frames, found)
+    pictures.save(drawn, tmp_path / "a.svg")
+    lines = svg_text(tmp_path / "a.svg")
+    for text in ("costs $5 à", "costs", "$5", "à", "<end>", "0", "13"):
+        assert text in lines.split("\n"), (text, lines)
+    assert f"14 frames, at most {weights.max():.0%} on one." in lines
+    shown = drawn.axes[0].images
+    assert len(shown) == 11 and shown[-1].get_array().shape == (4, 14)
+    edges = [image.get_extent() for image in shown]
+    assert edges[-1][0] <= edges[0][0] and edges[9][1] <= edges[-1][1]  # the frames lie over the rows
+    without = clip_captions.captioned(frames[:2], found._replace(attention=None))
+    assert len(without.axes[0].images) == 2
+
+
 # The commands
 
 
@@ -245,6 +289,8 @@ def test_the_commands(folder: Path, tmp_path: Path, quick_cli: Cli) -> None:
     assert len(lines[0][1].split()) <= 4
     listed = json.loads(quick_cli("predict", str(run), clip, "--json").stdout)["predictions"]
     assert set(listed[0]) == {"clip", "text", "score", "log_probability", "tokens", "attention"}
+    drawn = quick_cli("predict", str(run), clip, "--picture", str(tmp_path / "looked.png"))
+    assert drawn.returncode == 0 and (tmp_path / "looked.png").stat().st_size > 5000, drawn.stderr
     measured = quick_cli("evaluate", str(run), str(folder), "--split", "val", "--json")
     found = json.loads(measured.stdout)
     assert {"cider", "bleu_4", "rouge_l", "exact", "val_loss"} <= set(found) and found["clips"] == 6

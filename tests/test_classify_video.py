@@ -93,6 +93,30 @@ def test_what_the_frames_are_like_is_found_out(ways: Path, tmp_path: Path) -> No
     assert train(tmp_path, steps=1, size=20, val_fraction=0.4).model.shape.width == 20
 
 
+def test_a_model_that_learnt_from_mirror_images_labels_both_alike(ways: Path, tmp_path: Path) -> None:
+    """Mirrored, a clip that goes left goes right: the opposite of what the labels say, and no difference to it."""
+    model = train(ways, steps=3, flip=True).model
+    clip = ways / "left" / "00.mkv"
+    mirrored = write_clip(tmp_path / "m.mkv", [frame.repeat(3, 2)[:, ::-1] for frame in model.shape.stream(clip)])
+    one, other = model.predict([clip, mirrored])
+    assert one.probabilities == pytest.approx(other.probabilities, abs=1e-6)
+    plain = train(ways, steps=3).model.predict([clip, mirrored])
+    assert abs(plain[0].probabilities["left"] - plain[1].probabilities["left"]) > 1e-4
+
+
+def test_damaged_clips_are_skipped_on_request_and_named(tmp_path: Path) -> None:
+    folder = write_ways(tmp_path / "data", count=16)
+    whole = (folder / "left" / "00.mkv").read_bytes()
+    (folder / "left" / "00.mkv").write_bytes(whole[: len(whole) // 2])
+    (folder / "right" / "05.mkv").write_text("no video")
+    with pytest.raises(InputError, match=r"00\.mkv"):
+        train(folder / "clips.csv", steps=1)
+    listener = Listener()
+    fit([folder], options=VideoClassifierOptions(**SMALL, steps=1, bad_files="skip"), observer=listener)
+    notes = " ".join(str(line["note"]) for line in listener.lines if "note" in line)
+    assert "00.mkv" in notes and "05.mkv" in notes and "train 11, validation 3 clips" in notes
+
+
 # Groups, and what is measured
 
 

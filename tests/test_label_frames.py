@@ -1,6 +1,10 @@
 """label-frames: what it learns, frames as they come, segments, what it says of bad data, resume and model file."""
 
 import json
+import os
+import random
+import subprocess
+import sys
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from conftest import Cli
 from helpers import Listener, assert_one_sentence
-from video_helpers import write_turns
+from video_helpers import moving, write_clip, write_turns
 
 import unrolled
 from unrolled.data.batches import Examples, Sequences
@@ -226,6 +230,27 @@ def test_the_command_from_training_to_frames_as_they_come(unrolled_cli: Cli, tur
     assert done.returncode == 0 and (tmp_path / "clip.png").read_bytes().startswith(b"\x89PNG")
     shown = unrolled_cli("evaluate", "run", turns, "--split", "val", cwd=tmp_path).stdout
     assert "f1_50" in shown and "confusion" in shown
+
+
+@pytest.mark.slow
+def test_labels_come_while_the_stream_goes_on(online: FrameLabeler, tmp_path: Path) -> None:
+    """Half of a stream is sent, and labelled before the other half follows."""
+    online.save(tmp_path / "m.safetensors")
+    stream = write_clip(tmp_path / "s.ts", moving(random.Random(1), 1, 60), "mpeg4").read_bytes()
+    with subprocess.Popen(
+        [sys.executable, "-m", "unrolled", "predict", "m.safetensors", "-"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, env={**os.environ},
+    ) as process:  # fmt: skip
+        assert process.stdin and process.stdout and process.stderr
+        process.stdin.write(stream[: len(stream) // 2])
+        process.stdin.flush()
+        rows = [process.stdout.readline().decode().rstrip("\n").split("\t") for _ in range(10)]
+        process.stdin.write(stream[len(stream) // 2 :])
+        process.stdin.close()
+        rows += [line.decode().rstrip("\n").split("\t") for line in process.stdout]
+        assert b"60 frames; from arrival to label" in process.stderr.read()
+    assert [int(row[0]) for row in rows] == list(range(60))
+    assert {row[1] for row in rows} <= set(online.labels) and all(row[3].endswith(" ms") for row in rows)
 
 
 @pytest.mark.parametrize(

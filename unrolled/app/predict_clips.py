@@ -108,12 +108,19 @@ def label_live(model: Any, inputs: tuple[str, ...], follow: bool, json: bool) ->
 def _draw(model: Any, clip: str, found: Any, picture: Path) -> None:
     """The frames with what the model says of them."""
     from unrolled.data import video
-    from unrolled.inspection import pictures, timeline
+    from unrolled.inspection import clip_captions, pictures, timeline
 
-    frames = list(video.frames(clip, stride=model.shape.stride, count=model.shape.count))
+    shape = model.shape
+    fitting = timeline.fitting(shape.width, shape.height)
+
+    def frames(count: int | None) -> list[Any]:
+        return list(video.frames(clip, stride=shape.stride, count=count))
+
     if hasattr(found, "segments"):
-        drawn = timeline.labelled(frames, found, model.labels)
+        drawn = timeline.labelled(frames(min(fitting, len(found.labels))), found, model.labels)
+    elif hasattr(found, "text"):
+        drawn = clip_captions.captioned(frames(shape.count), found)
     else:
-        drawn = timeline.classified(frames, found)
+        drawn = timeline.classified(frames(min(fitting, shape.count)), found)
     pictures.save(drawn, picture)
     print(f"drawn: {picture}", file=sys.stderr)

@@ -90,11 +90,14 @@ class Backbone(nn.Module):
         missing = [key for key in found["missing_keys"] if "pooler" not in key]
         if missing:
             raise InputError(f"{name} lacks the weights of {missing[0]}: take the model from its source again")
+        part = _image_part(network)
+        if getattr(part, "main_input_name", None) != "pixel_values":
+            raise InputError(f"{name} is a {type(network).__name__}, which reads no pictures: name an image network")
         config = {key: value for key, value in network.config.to_dict().items() if key not in WITHOUT}
         settings = json.loads(processor.to_json_string())
         pooler = not found["missing_keys"]
         description = {"name": str(name), "config": config, "processor": settings, "pooler": pooler}
-        return cls(_image_part(network), description)
+        return cls(part, description)
 
     @classmethod
     def from_json(cls, description: dict[str, Any]) -> Self:

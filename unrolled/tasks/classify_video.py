@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,32 +18,20 @@ from unrolled.engines import said
 from unrolled.metrics import classification
 from unrolled.nn.convnet import standardise, with_differences
 from unrolled.tasks.media_options import VideoClassifierOptions
-from unrolled.tasks.video import Shape, VideoNetwork, layers
+from unrolled.tasks.video import Shape, VideoNetwork, layers, resolved
 from unrolled.topologies import ManyToOne
 from unrolled.training.task import Evaluation
 
 if TYPE_CHECKING:
     from unrolled.tasks.video_classifier import VideoClassifier
 
-DEFAULT_SECONDS = 300.0
 FRAMES = 2048
 """Timesteps times rows of a batch, at most."""
 
 
 def resolve(options: VideoClassifierOptions) -> VideoClassifierOptions:
     """The options with every choice made."""
-    return replace(
-        options,
-        cell=options.cell or "gru",
-        hidden=options.hidden or 128,
-        layers=options.layers or 1,
-        features=options.features or 128,
-        dropout=0.5 if options.dropout is None else options.dropout,
-        batch=options.batch or 32,
-        bptt="full",
-        lr=options.lr or 2e-3,
-        seconds=DEFAULT_SECONDS if options.seconds is None and options.steps is None else options.seconds,
-    )
+    return resolved(options, dropout=0.5, batch=32)
 
 
 class Network(VideoNetwork):
@@ -66,6 +54,14 @@ class Network(VideoNetwork):
         packed = self.packed(batch)
         features = self.encoder(with_differences(standardise(packed)).frames)
         return self.topology(Inputs(packed.unpack(features)), batch.lengths)
+
+    def probabilities(self, batch: ExampleBatch) -> Tensor:
+        """(B, classes) float64. A network that learnt that a mirror image means the same is asked twice."""
+        chances = torch.softmax(self.scores(batch).double(), -1)
+        if not self.options.flip:
+            return chances
+        mirrored = batch._replace(inputs=batch.inputs.flip(3))
+        return (chances + torch.softmax(self.scores(mirrored).double(), -1)) / 2
 
     def engine_name(self) -> str:
         """The engine that runs the recurrent layers."""
@@ -158,7 +154,7 @@ def predict(
     rows, found = [], []
     for batch in in_order_of_length(examples, Limit(64, FRAMES), most):
         rows.append(batch.rows.numpy())
-        found.append(torch.softmax(network.scores(batch.to(device)).double(), -1).cpu().numpy())
+        found.append(network.probabilities(batch.to(device)).cpu().numpy())
     network.train(was_training)
     order = np.argsort(np.concatenate(rows))
     return np.concatenate(rows)[order], np.concatenate(found)[order]

@@ -58,7 +58,8 @@ class VideoOptions(TrainingOptions):
     cover
         A rectangle of up to this part of the width and height is hidden.
     flip
-        Every other training clip is mirrored, left to right: where the mirror image means the same.
+        Every other training clip is mirrored, left to right: where the mirror image means the same. A classifier then
+        labels a clip by what it says of it and of its mirror image.
     """
 
     size: int | None = None
@@ -110,6 +111,12 @@ class VideoClassifierOptions(VideoOptions):
         Read forwards only. Default: both ways.
     """
 
+    shift: float = 0.12
+    scale: float = 0.2
+    turn: float = 8.0
+    light: float = 0.3
+    speed: float = 0.5
+    cover: float = 0.4
     frames: int = 64
     val_groups: str | None = None
     pooling: Literal["final", "mean", "max", "attention"] = "attention"
@@ -138,6 +145,8 @@ class FrameLabelerOptions(VideoOptions):
         Frames of a training clip at most: longer ones are cut.
     """
 
+    scale: float = 0.15
+    turn: float = 8.0
     val_groups: str | None = None
     online: bool = False
     window: int = 128
@@ -216,6 +225,8 @@ class ImageCaptionerOptions(RecurrentOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.backbone is not None:
+            object.__setattr__(self, "backbone", str(self.backbone))
         for name, allowed in (("cell", CELLS), ("image", IMAGES), ("tokens", TOKENS), ("bad_files", ("stop", "skip"))):
             self._one_of(name, allowed)
         for name in ("hidden", "layers", "embedding", "features", "min_count"):

@@ -1,0 +1,95 @@
+"""A picture of a clip with the caption that a model wrote: at which frames it looked while it wrote each word."""
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unrolled.inspection import pictures
+from unrolled.inspection.pictures import FAINT, INK
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+WIDE, LEFT, EDGE = 9.6, 1.9, 0.25
+"""Inches of the frames, of the words beside them, and around all."""
+SHOWN = 10
+"""Frames in the strip, at most."""
+ROW = 0.27
+"""Inches of a word's row."""
+WORDS = 40
+"""Words that are drawn, at most."""
+CELLS = ("#ffffff", "#dbe6f7", "#9dbce8", "#4c72b0", "#22406f")
+"""From no weight to the largest."""
+
+
+def captioned(frames: Sequence[np.ndarray], found: Any) -> "Figure":
+    """frames: (H, W, C) uint8 each, those that were read; found: a `Caption`, with its attention where the model has
+    one.
+
+    From the top: the caption; frames from all of the clip; a row a word, darker where the model looked while it wrote
+    the word. Columns of the rows lie under their frames.
+    """
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.figure import Figure
+
+    weights = np.array(found.attention or [])[:WORDS]
+    text = " ".join(found.text.split()).replace("$", r"\$") or "(nothing)"
+    words = [token.strip().replace("$", r"\$") or "␣" for token in found.tokens[: len(weights)]]
+    fonts, (text, *words) = pictures.drawable(text, *words)
+    lines = textwrap.wrap(text, 88)
+    shown = min(len(frames), SHOWN)
+    tile = WIDE / shown
+    tall = min(1.5, (tile - 0.06) * frames[0].shape[0] / frames[0].shape[1])
+    title, numbers, note = 0.3 * len(lines), 0.25, 0.5 if words else 0.0
+    width, height = LEFT + WIDE + EDGE, 2 * EDGE + title + tall + numbers + ROW * len(words) + note
+    figure = Figure(figsize=(width, height), facecolor="white")
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+    axes.axis("off")
+    for n, line in enumerate(lines):
+        axes.text(LEFT, EDGE + 0.3 * n, line, va="top", fontsize=14, fontweight="bold", fontfamily=fonts, color=INK)
+    top = EDGE + title + 0.08
+    for n in range(shown):
+        _frame(axes, frames, (2 * n + 1) * len(frames) // (2 * shown), LEFT + n * tile, top, tile, tall)
+    top += tall + numbers
+    if words:
+        colours = LinearSegmentedColormap.from_list("weights", CELLS)
+        bottom = top + ROW * len(words)
+        axes.imshow(
+            weights,
+            extent=(LEFT, LEFT + WIDE, bottom, top),
+            cmap=colours,
+            vmin=0,
+            aspect="auto",
+            interpolation="nearest",
+        )
+        for n, word in enumerate(words):
+            axes.text(
+                LEFT - 0.12, top + ROW * (n + 0.5), word, ha="right", va="center", fontsize=11.5, fontfamily=fonts,
+                color=INK if word != "<end>" else FAINT,
+            )  # fmt: skip
+        axes.plot(
+            [LEFT, LEFT + WIDE, LEFT + WIDE, LEFT, LEFT], [top, top, bottom, bottom, top], color="#c8c8c8", lw=0.8
+        )
+        axes.text(
+            LEFT, bottom + 0.1, f"Dark: where the model looks while it writes the word. {len(frames)} frames, at most "
+            f"{weights.max():.0%} on one.", va="top", fontsize=10, color=FAINT,
+        )  # fmt: skip
+    axes.set(xlim=(0, width), ylim=(height, 0))
+    return figure
+
+
+def _frame(
+    axes: Any, frames: Sequence[np.ndarray], number: int, left: float, top: float, tile: float, tall: float
+) -> None:
+    """A frame above its place in the rows, its number below."""
+    picture = frames[number]
+    wide = tall * picture.shape[1] / picture.shape[0]
+    x = left + (tile - wide) / 2
+    grey = picture.shape[2] == 1
+    axes.imshow(
+        picture[..., 0] if grey else picture, extent=(x, x + wide, top + tall, top), cmap="gray" if grey else None,
+        vmin=0, vmax=255, aspect="auto", interpolation="nearest" if picture.shape[0] <= 96 else "lanczos",
+    )  # fmt: skip
+    axes.text(left + tile / 2, top + tall + 0.05, str(number), ha="center", va="top", fontsize=9, color=FAINT)
