@@ -228,7 +228,7 @@ def test_damaged_pictures_stop_or_are_skipped_and_listed(data: Path, backbone: P
     listener = Listener()
     fitted = fitting.fit([folder], options=ImageCaptionerOptions(bad_files="skip", **how), observer=listener)
     notes = " ".join(line["note"] for line in listener.lines if "note" in line)
-    assert "blue_square_1.png" in notes and "red_circle_0.png" in notes and "train 22 pictures" in notes
+    assert "blue_square_1.png" in notes and "red_circle_0.png" in notes and "of 22 different pictures" in notes
     assert fitted.model.evaluate(folder)["pictures"] == 30
 
 

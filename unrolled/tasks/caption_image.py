@@ -162,8 +162,8 @@ class ImageCaptionTask(CaptionTask):
         return (
             f"{o.cell} {o.layers} × {o.hidden}, image {o.image}, {learned:,} parameters (and {frozen:,} frozen ones of "
             f"{Path(self.backbone.name).name}), {self.words.vocabulary.size:,} tokens ({o.tokens}); "
-            f"train {len(np.unique(pictures.rows)):,} pictures with {len(train):,} captions, "
-            f"validation {len(self.held):,} with {len(self.pairs['val']):,}; "
+            f"train {len(train):,} captions of {len(np.unique(pictures.rows)):,} different pictures, "
+            f"validation {len(self.pairs['val']):,} of {len(self.held):,}; "
             f"{runs}, {self.device}, {torch.get_num_threads()} threads"
         )
 
