@@ -14,8 +14,9 @@ import unrolled
 from unrolled.data.batches import Examples, Sequences, Several
 from unrolled.data.frames import Frames
 from unrolled.errors import InputError
+from unrolled.nn.convnet import pack
 from unrolled.tasks import fitting
-from unrolled.tasks.caption_video import Network, resolve
+from unrolled.tasks.caption_video import Network, resolve, sample, spread
 from unrolled.tasks.captioning import Words, inputs_alone, with_all_captions, with_captions
 from unrolled.tasks.media_options import VideoCaptionerOptions
 from unrolled.tasks.options import SearchOptions
@@ -80,6 +81,26 @@ def test_several_targets_go_with_their_examples() -> None:
     assert batch.target_lengths is not None and batch.target_lengths.tolist() == [2, 2, 1, 3]
     assert batch.targets.t().tolist() == [[7, 8, -100], [4, 4, -100], [5, -100, -100], [6, 6, 6]]
     assert batch.inputs.shape == (3, 2, 2) and batch.rows.tolist() == [2, 1]
+
+
+def test_one_of_each_two_frames_is_looked_at_beside_its_true_neighbours() -> None:
+    """Frames hold their own number, clip 1 from 100 on."""
+    frames = torch.zeros(5, 2, 1, 1, 1)
+    frames[:, 0, 0, 0, 0], frames[:, 1, 0, 0, 0] = torch.arange(5), torch.arange(100, 105)
+    packed = pack(frames, torch.tensor([5, 2]))
+    torch.manual_seed(0)
+    seen = set()
+    for _ in range(50):
+        rows, lengths = sample(packed, 2)
+        assert lengths.tolist() == [3, 1]
+        shown = spread(packed.frames[rows, 0, 0], lengths)[..., 0].t().tolist()
+        seen.add((*shown[0], shown[1][0]))
+        assert shown[1][1:] == [0, 0]
+        before = packed.frames[packed.before[rows], 0, 0, 0].tolist()
+        assert before == [n - (n not in (0, 100)) for n in packed.frames[rows, 0, 0, 0].tolist()]
+    assert seen == {(a, b, 4, c) for a in (0, 1) for b in (2, 3) for c in (100, 101)}
+    rows, lengths = sample(packed, 1)
+    assert rows.tolist() == list(range(7)) and lengths.tolist() == [5, 2]
 
 
 def network_of(texts: list[list[str]], **more: Any) -> tuple[Network, Words]:

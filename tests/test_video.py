@@ -1,10 +1,12 @@
 """The frames of any clip come in order, upright and of one kind; what cannot be read is said in one sentence."""
 
 import contextlib
+import gc
 import io
 import itertools
 import random
 import struct
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from tests.media_helpers import (
 )
 from unrolled.data.video import Video, frames, probe
 from unrolled.errors import InputError
+from unrolled.inspection import resident
 
 CONTAINERS = {
     "mp4": {},
@@ -309,6 +312,22 @@ def test_a_long_clip_is_never_held(tmp_path: Path) -> None:
     assert count == 300 and peak < 8 * 320 * 240 * 3  # NumPy tells tracemalloc of its arrays
 
 
+@pytest.mark.skipif(not resident.readable(), reason=resident.NO_PROC)
+def test_decoded_frames_do_not_wait_for_the_garbage_collection(tmp_path: Path) -> None:
+    """A hundred megabytes are decoded; a few frames are in memory."""
+    path = write_clip(tmp_path / "a.mp4", brighter(25, 1280, 720) * 4, options={"preset": "ultrafast"})
+    reading = frames(path, size=(16, 9))
+    for _ in itertools.islice(reading, 20):
+        pass
+    gc.disable()
+    try:
+        before = resident.now()
+        assert sum(1 for _ in reading) == 80
+        assert resident.now() - before < 50e6
+    finally:
+        gc.enable()
+
+
 def test_real_clips(shared_data: Path) -> None:
     for name, count, size in (
         ("sample_videos/imageio_realshort.mp4", 36, (320, 240)),
@@ -323,3 +342,11 @@ def test_real_clips(shared_data: Path) -> None:
         found = probe(path)
         assert (found.width, found.height) == size and found.frames in (count, None), name
         assert sum(1 for _ in frames(path, size=(16, 16))) == count, name
+
+
+def test_without_the_library_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip(tmp_path / "a.mp4")
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(InputError, match=r"pip install 'unrolled\[video\]'") as caught:
+        next(frames(tmp_path / "a.mp4"))
+    assert_one_sentence(str(caught.value))

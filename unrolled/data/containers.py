@@ -125,11 +125,12 @@ class Converter:
     def __init__(self, name: str, size: tuple[int, int] | None, grey: bool) -> None:
         self.name, self.size, self.grey = name, size, grey
         self._reformatter = library().video.reformatter.VideoReformatter()
+        self._orientation: tuple[tuple[slice, slice], bool] | None = None
+        self._rotation = 0
 
     def __call__(self, frame: Any) -> np.ndarray:
         _check_size(frame.width, frame.height, self.name)
-        matrix = frame.side_data.get("DISPLAYMATRIX")
-        across, turned = _orientation(None if matrix is None else np.frombuffer(matrix, np.int32))
+        across, turned = self._upright(frame)
         self.size = self.size or ((frame.height, frame.width) if turned else (frame.width, frame.height))
         width, height = self.size[::-1] if turned else self.size
         alpha = any(part.is_alpha for part in frame.format.components) or frame.format.has_palette
@@ -148,6 +149,19 @@ class Converter:
         array = array.reshape(height, width, -1)
         array = array.transpose(1, 0, 2) if turned else array
         return np.array(array[across], order="C")
+
+    def _upright(self, frame: Any) -> tuple[tuple[slice, slice], bool]:
+        """How a frame is made upright; its matrix is looked at where its rotation is another than before.
+
+        PyAV's `side_data` and its frame hold each other, so a frame that is asked for it stays until the next garbage
+        collection: of a film in full size that would be hundreds.
+        """
+        rotation = frame.rotation
+        if self._orientation is None or rotation != self._rotation:
+            matrix = frame.side_data.get("DISPLAYMATRIX")
+            self._orientation = _orientation(None if matrix is None else np.frombuffer(matrix, np.int32))
+            self._rotation = rotation
+        return self._orientation
 
 
 def _orientation(matrix: np.ndarray | None) -> tuple[tuple[slice, slice], bool]:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 DEFAULT_SECONDS = 600.0
 FRAMES = 1024
 """Frames times clips of a training batch, at most."""
+EACH = 2
+"""Of so many frames in a row a random one is looked at in training: neighbours are alike, and convolutions are what
+takes the time (temporal segment networks: Wang et al. 2016, arXiv:1608.00859)."""
 
 
 def resolve(options: VideoCaptionerOptions) -> VideoCaptionerOptions:
@@ -43,9 +46,9 @@ def resolve(options: VideoCaptionerOptions) -> VideoCaptionerOptions:
         layers=o.layers or 1,
         features=o.features or 256,
         embedding=o.embedding or min(hidden, 128),
-        dropout=0.3 if o.dropout is None else o.dropout,
+        dropout=0.2 if o.dropout is None else o.dropout,
         average=0.1 if o.average is None else o.average,
-        batch=o.batch or 16,
+        batch=o.batch or 8,
         bptt="full",
         lr=o.lr or 2e-3,
         seconds=DEFAULT_SECONDS if o.seconds is None and o.steps is None else o.seconds,
@@ -54,7 +57,9 @@ def resolve(options: VideoCaptionerOptions) -> VideoCaptionerOptions:
 
 class Network(CaptionNetwork):
     """Convolutions on each frame and its differences to its neighbours, recurrent layers over the frames in both
-    directions, and a decoder that begins with their final states and looks at their outputs. Takes resolved options.
+    directions, and a decoder that begins with their final states and looks at their outputs; beside these it has what
+    the convolutions found, of each frame and on average: what a clip shows is learned before what happens in it, and
+    should not have to wait for it. Takes resolved options.
 
     Unlike in a classifier of clips, frames keep their light and colours as they are: captions may name them.
     """
@@ -68,8 +73,8 @@ class Network(CaptionNetwork):
         super().__init__(
             words,
             o,
-            o.hidden * o.layers,
-            o.hidden,
+            o.hidden * o.layers + o.features,
+            o.hidden + o.features,
             attention=o.attention,
             use="initial" if with_attention else "both",
         )
@@ -98,12 +103,14 @@ class Network(CaptionNetwork):
             inputs = inputs[at, torch.arange(len(lengths), device=at.device)]
         packed = pack(inputs, lengths)
         packed = vary(packed, self.variety) if self.training else packed
-        count = len(packed.frames)
+        rows, lengths = sample(packed, EACH if self.training else 1)
         # outside of a training a few at a time, so that many clips take little memory
-        parts = torch.arange(count, device=inputs.device).split(count if self.training else AT_ONCE)
-        features = packed.unpack(torch.cat([self._features(packed, part) for part in parts]))
-        values, final = self.encoder.unroll(Inputs(features), None, lengths)
-        return self.topology.remember(final[0].transpose(0, 1).flatten(1), values, lengths)
+        parts = rows.split(len(rows) if self.training else AT_ONCE)
+        features = spread(torch.cat([self._features(packed, part) for part in parts]), lengths)
+        outputs, final = self.encoder.unroll(Inputs(features), None, lengths)
+        mean = features.sum(0) / lengths[:, None].clamp(min=1)
+        context = torch.cat([final[0].transpose(0, 1).flatten(1), mean], 1)
+        return self.topology.remember(context, torch.cat([outputs, features], -1), lengths)
 
     def _features(self, packed: Packed, chosen: Tensor) -> Tensor:
         """These frames (n,), each with what changes towards it and after it, to (n, F)."""
@@ -112,6 +119,24 @@ class Network(CaptionNetwork):
             for rows in (chosen, packed.before[chosen], packed.after[chosen])
         )
         return self.frames(torch.cat((now, now - before, after - now), 1))
+
+
+def sample(packed: Packed, each: int) -> tuple[Tensor, Tensor]:
+    """A random one of every `each` frames in a row of a clip, time first: which of the packed frames (n,), and how many
+    of each clip (B,). The frames know their neighbours all the same, whether those are chosen or not."""
+    lengths = packed.real.sum(0)
+    number = (packed.real.flatten().cumsum(0) - 1).view_as(packed.real)
+    new = (lengths + each - 1) // each
+    time = torch.arange(int(new.max()), device=new.device)[:, None]
+    chosen = each * time + (torch.randint(each, (len(time), len(new)), device=new.device) if each > 1 else 0)
+    chosen = chosen.minimum(lengths - 1).clamp(min=0)
+    return number.gather(0, chosen)[time < new], new
+
+
+def spread(values: Tensor, lengths: Tensor) -> Tensor:
+    """(n, F), time first, to (T, B, F), zero in the padding."""
+    real = torch.arange(int(lengths.max()), device=lengths.device)[:, None] < lengths
+    return values.new_zeros(*real.shape, values.shape[-1]).masked_scatter(real[..., None], values)
 
 
 class VideoCaptionTask(CaptionTask):

@@ -111,6 +111,12 @@ class VideoClassifierOptions(VideoOptions):
         Read forwards only. Default: both ways.
     """
 
+    shift: float = 0.12
+    scale: float = 0.2
+    turn: float = 8.0
+    light: float = 0.3
+    speed: float = 0.5
+    cover: float = 0.4
     frames: int = 64
     val_groups: str | None = None
     pooling: Literal["final", "mean", "max", "attention"] = "attention"
@@ -139,6 +145,8 @@ class FrameLabelerOptions(VideoOptions):
         Frames of a training clip at most: longer ones are cut.
     """
 
+    scale: float = 0.15
+    turn: float = 8.0
     val_groups: str | None = None
     online: bool = False
     window: int = 128

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from unrolled.nn.convnet import FrameEncoder, Packed, pack
 from unrolled.tasks.media_options import VideoOptions
 
 T = TypeVar("T")
+DEFAULT_SECONDS = 300.0
 LONGEST_SIDE = 64
 """Of a frame, where no size is asked for."""
 LOOKED_AT = 20
@@ -34,8 +35,27 @@ ALMOST_GREY = 3.0
 """How far the colours of a grey frame may lie apart, on average: a codec's rounding."""
 WIDTHS = (24, 48, 96, 128)
 """Channels of the convolutions."""
+MIXED = 3.0
+"""Clips of different length share a batch: their padding costs the convolutions nothing, and batches of one length,
+which are batches of few classes, have another mean and variance than all clips have (batch normalisation)."""
 AT_ONCE = 512
 """Frames that are encoded at a time where nothing is trained."""
+
+
+def resolved(options: Any, *, dropout: float, batch: int, features: int) -> Any:
+    """The options of a task that gives labels, with every choice made."""
+    return replace(
+        options,
+        cell=options.cell or "gru",
+        hidden=options.hidden or 128,
+        layers=options.layers or 1,
+        features=options.features or features,
+        dropout=dropout if options.dropout is None else options.dropout,
+        batch=options.batch or batch,
+        bptt="full",
+        lr=options.lr or 2e-3,
+        seconds=DEFAULT_SECONDS if options.seconds is None and options.steps is None else options.seconds,
+    )
 
 
 @dataclass(frozen=True)
@@ -106,15 +126,16 @@ def _of_those_that_can_be_read(paths: Sequence[Path], look: Callable[[Path], T],
 class VideoNetwork(nn.Module):
     """Clips to features a frame; the tasks' networks go on from there. Takes resolved options.
 
-    seen: how many pictures the encoder sees of a frame: the frame itself, and what changes.
+    seen: how many pictures the encoder sees of a frame: the frame itself, and what changes; widths: the channels of
+    its convolutions.
     """
 
-    def __init__(self, shape: Shape, options: Any, seen: int) -> None:
+    def __init__(self, shape: Shape, options: Any, seen: int, widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()
         assert options.features and options.dropout is not None
         self.options = options
         self.encoder = FrameEncoder(
-            shape.height, shape.width, seen * shape.channels, options.features, WIDTHS, options.dropout
+            shape.height, shape.width, seen * shape.channels, options.features, widths, options.dropout
         )
         names = ("shift", "scale", "turn", "light", "speed", "flip", "cover")
         self.variety = Variety(**{name: getattr(options, name) for name in names})
