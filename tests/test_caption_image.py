@@ -259,6 +259,7 @@ def test_words_keep_all_in_json() -> None:
 # the command
 
 
+@pytest.mark.slow
 def test_train_predict_evaluate_report(data: Path, backbone: Path, tmp_path: Path, quick_cli: Cli) -> None:
     run = tmp_path / "run"
     how = ["--backbone", backbone, "--steps", 6, "--hidden", 32, "--min-count", 1, "--out", run, "--json"]
@@ -294,6 +295,7 @@ def test_train_predict_evaluate_report(data: Path, backbone: Path, tmp_path: Pat
         assert np.array(Image.open(tmp_path / name).convert("L")).std() > 5
 
 
+@pytest.mark.slow
 def test_the_commands_refuse_in_a_sentence(data: Path, backbone: Path, tmp_path: Path, quick_cli: Cli) -> None:
     run, picture = tmp_path / "run", data / "images" / "red_circle_0.png"
     ImageCaptioner.fit(data, backbone=backbone, image="both", steps=1, **SMALL).save(run.with_suffix(".safetensors"))
