@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from unrolled.tasks.video_classifier import VideoClassifier
 
 DEFAULT_SECONDS = 300.0
-WIDTHS = (32, 64, 128, 192)
-"""Channels of the convolutions."""
 FRAMES = 2048
 """Timesteps times rows of a batch, at most."""
 
@@ -40,6 +38,7 @@ def resolve(options: VideoClassifierOptions) -> VideoClassifierOptions:
         hidden=options.hidden or 128,
         layers=options.layers or 1,
         features=options.features or 192,
+        channels=options.channels or "32,64,128,192",
         dropout=0.5 if options.dropout is None else options.dropout,
         batch=options.batch or 32,
         bptt="full",
@@ -52,7 +51,7 @@ class Network(VideoNetwork):
     """Frames of a clip to the scores of its classes. Takes resolved options."""
 
     def __init__(self, shape: Shape, classes: int, options: VideoClassifierOptions) -> None:
-        super().__init__(shape, options, seen=3, widths=WIDTHS)
+        super().__init__(shape, options, seen=3)
         assert options.dropout is not None
         self.topology = ManyToOne(
             layers(options, not options.one_directional), classes, options.pooling, options.dropout

@@ -40,6 +40,7 @@ def resolve(options: FrameLabelerOptions) -> FrameLabelerOptions:
         hidden=options.hidden or 128,
         layers=options.layers or 1,
         features=options.features or 128,
+        channels=options.channels or "24,48,96,128",
         dropout=0.3 if options.dropout is None else options.dropout,
         batch=options.batch or 8,
         bptt="full",
