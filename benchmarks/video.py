@@ -54,7 +54,7 @@ class BagOfFrames(VideoNetwork):
     """The mean over time of what the convolutions make of each frame alone, and one linear layer."""
 
     def __init__(self, task: VideoClassifierTask) -> None:
-        super().__init__(task.shape, task.options, seen=1, widths=classify_video.WIDTHS)
+        super().__init__(task.shape, task.options, seen=1)
         assert task.options.features
         self.output = nn.Linear(task.options.features, len(task.labels))
 
