@@ -350,3 +350,7 @@ def test_without_the_library_it_says_what_to_install(tmp_path: Path, monkeypatch
     with pytest.raises(InputError, match=r"pip install 'unrolled\[video\]'") as caught:
         next(frames(tmp_path / "a.mp4"))
     assert_one_sentence(str(caught.value))
+    monkeypatch.undo()
+    monkeypatch.setattr("av.__version__", "16.1.0")
+    with pytest.raises(InputError, match=r"PyAV 16.1.0 is too old to read videos here: pip install -U"):
+        next(frames(tmp_path / "a.mp4"))

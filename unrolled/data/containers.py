@@ -14,6 +14,8 @@ import numpy as np
 
 from unrolled.errors import InputError
 
+OLDEST = (17, 1)
+"""Of PyAV: 17.0 crashes on some files, earlier ones scale differently."""
 MOST_PIXELS = 1 << 26
 """Of a frame: 8192×8192. A larger one is a mistake or an attack: a file of 100 bytes can ask for 16 GB."""
 THREADED = 480 * 270
@@ -30,11 +32,14 @@ STILL = "_pipe"
 
 
 def library() -> Any:
-    """`av`; raises `InputError` where it is not installed."""
+    """`av`; raises `InputError` where it is not installed, or too old."""
     try:
-        return importlib.import_module("av")
+        found = importlib.import_module("av")
     except ImportError as error:
         raise InputError("videos are read with PyAV: pip install 'unrolled[video]'") from error
+    if tuple(int(part) for part in found.__version__.split(".")[:2]) < OLDEST:
+        raise InputError(f"PyAV {found.__version__} is too old to read videos here: pip install -U 'unrolled[video]'")
+    return found
 
 
 @contextmanager

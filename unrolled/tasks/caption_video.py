@@ -16,10 +16,10 @@ from unrolled.data.frames import Frames
 from unrolled.engines import said
 from unrolled.nn import Recurrent
 from unrolled.nn.augment import Variety, vary, warp
-from unrolled.nn.convnet import FrameEncoder, Packed, pack
+from unrolled.nn.convnet import FrameEncoder, Packed, pack, standardise
 from unrolled.tasks.captioning import CaptionNetwork, CaptionTask, Words
 from unrolled.tasks.media_options import VideoCaptionerOptions
-from unrolled.tasks.video import AT_ONCE, WIDTHS, Shape
+from unrolled.tasks.video import AT_ONCE, Shape, channels_of
 from unrolled.topologies import Memory
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def resolve(options: VideoCaptionerOptions) -> VideoCaptionerOptions:
         hidden=hidden,
         layers=o.layers or 1,
         features=o.features or 256,
+        channels=o.channels or "24,48,96,128",
         embedding=o.embedding or min(hidden, 128),
         dropout=0.2 if o.dropout is None else o.dropout,
         average=0.1 if o.average is None else o.average,
@@ -61,7 +62,8 @@ class Network(CaptionNetwork):
     the convolutions found, of each frame and on average: what a clip shows is learned before what happens in it, and
     should not have to wait for it. Takes resolved options.
 
-    Unlike in a classifier of clips, frames keep their light and colours as they are: captions may name them.
+    Shapes and motions are easiest to learn where light and contrast of all clips are alike, but captions may name
+    colours: the convolutions see both.
     """
 
     read_at_once = Limit(64, 4096)
@@ -78,7 +80,7 @@ class Network(CaptionNetwork):
             attention=o.attention,
             use="initial" if with_attention else "both",
         )
-        self.frames = FrameEncoder(shape.height, shape.width, 3 * shape.channels, o.features, WIDTHS, o.dropout)
+        self.frames = FrameEncoder(shape.height, shape.width, 4 * shape.channels, o.features, channels_of(o), o.dropout)
         self.encoder = Recurrent(
             CELLS[o.cell],
             o.features,
@@ -104,21 +106,21 @@ class Network(CaptionNetwork):
         packed = pack(inputs, lengths)
         packed = vary(packed, self.variety) if self.training else packed
         rows, lengths = sample(packed, EACH if self.training else 1)
+        alike = standardise(packed)
         # outside of a training a few at a time, so that many clips take little memory
         parts = rows.split(len(rows) if self.training else AT_ONCE)
-        features = spread(torch.cat([self._features(packed, part) for part in parts]), lengths)
+        features = spread(torch.cat([self._features(packed, alike, part) for part in parts]), lengths)
         outputs, final = self.encoder.unroll(Inputs(features), None, lengths)
         mean = features.sum(0) / lengths[:, None].clamp(min=1)
         context = torch.cat([final[0].transpose(0, 1).flatten(1), mean], 1)
         return self.topology.remember(context, torch.cat([outputs, features], -1), lengths)
 
-    def _features(self, packed: Packed, chosen: Tensor) -> Tensor:
-        """These frames (n,), each with what changes towards it and after it, to (n, F)."""
-        now, before, after = (
-            (packed.frames[rows].float() - 127.5) / 64  # about -2 to 2
-            for rows in (chosen, packed.before[chosen], packed.after[chosen])
-        )
-        return self.frames(torch.cat((now, now - before, after - now), 1))
+    def _features(self, packed: Packed, alike: Packed, chosen: Tensor) -> Tensor:
+        """These frames (n,) to (n, F): as they are, and with light and contrast of each clip made alike, with what
+        changes towards them and after them."""
+        now, before, after = (alike.frames[rows] for rows in (chosen, packed.before[chosen], packed.after[chosen]))
+        seen = (packed.frames[chosen].float() - 127.5) / 64  # about -2 to 2
+        return self.frames(torch.cat((seen, now, now - before, after - now), 1))
 
 
 def sample(packed: Packed, each: int) -> tuple[Tensor, Tensor]:

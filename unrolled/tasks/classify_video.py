@@ -25,22 +25,20 @@ from unrolled.training.task import Evaluation
 if TYPE_CHECKING:
     from unrolled.tasks.video_classifier import VideoClassifier
 
-WIDTHS = (32, 64, 128, 192)
-"""Channels of the convolutions."""
 FRAMES = 2048
 """Timesteps times rows of a batch, at most."""
 
 
 def resolve(options: VideoClassifierOptions) -> VideoClassifierOptions:
     """The options with every choice made."""
-    return resolved(options, dropout=0.5, batch=32, features=192)
+    return resolved(options, dropout=0.5, batch=32, features=192, channels="32,64,128,192")
 
 
 class Network(VideoNetwork):
     """Frames of a clip to the scores of its classes. Takes resolved options."""
 
     def __init__(self, shape: Shape, classes: int, options: VideoClassifierOptions) -> None:
-        super().__init__(shape, options, seen=3, widths=WIDTHS)
+        super().__init__(shape, options, seen=3)
         assert options.dropout is not None
         self.topology = ManyToOne(
             layers(options, not options.one_directional), classes, options.pooling, options.dropout

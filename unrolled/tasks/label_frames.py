@@ -33,7 +33,7 @@ EVALUATED = Limit(32, 4096)
 
 def resolve(options: FrameLabelerOptions) -> FrameLabelerOptions:
     """The options with every choice made."""
-    return resolved(options, dropout=0.3, batch=8, features=128)
+    return resolved(options, dropout=0.3, batch=8, features=128, channels="24,48,96,128")
 
 
 class Network(VideoNetwork):
