@@ -104,6 +104,30 @@ def test_a_model_that_learnt_from_mirror_images_labels_both_alike(ways: Path, tm
     assert abs(plain[0].probabilities["left"] - plain[1].probabilities["left"]) > 1e-4
 
 
+def test_damaged_clips_are_skipped_on_request_and_named(tmp_path: Path) -> None:
+    folder = write_ways(tmp_path / "data", count=16)
+    whole = (folder / "left" / "00.mkv").read_bytes()
+    (folder / "left" / "00.mkv").write_bytes(whole[: len(whole) // 2])
+    (folder / "right" / "05.mkv").write_text("no video")
+    with pytest.raises(InputError, match=r"00\.mkv"):
+        train(folder / "clips.csv", steps=1)
+    listener = Listener()
+    fit([folder], options=VideoClassifierOptions(**SMALL, steps=1, bad_files="skip"), observer=listener)
+    notes = " ".join(str(line["note"]) for line in listener.lines if "note" in line)
+    assert "00.mkv" in notes and "05.mkv" in notes and "train 11, validation 3 clips" in notes
+
+
+def test_the_channels_of_the_convolutions_are_an_option_that_the_model_keeps(ways: Path, tmp_path: Path) -> None:
+    model = train(ways, steps=1, channels="6,10", size=8).model
+    model.save(tmp_path / "m.safetensors")
+    kernels = [
+        p.shape for name, p in unrolled.load(tmp_path / "m.safetensors").network.named_parameters() if p.dim() == 4
+    ]
+    assert kernels == [(6, 3, 5, 5)]
+    with pytest.raises(InputError, match="--channels"):
+        VideoClassifierOptions(channels="6,x")
+
+
 # Groups, and what is measured
 
 

@@ -228,6 +228,34 @@ def test_every_usual_form_of_captions(tmp_path: Path, name: str, text: str) -> N
     assert found.take(np.array([1])).captions == CAPTIONS[1:]
 
 
+COCO = {
+    "images": [{"id": 7, "file_name": "d.jpg"}, {"id": 9, "file_name": "c.jpg"}, {"id": 10, "file_name": "none.jpg"}],
+    "annotations": [
+        {"image_id": n, "caption": c} for n, c in ((7, "a dog , running"), (9, "two cats"), (7, "a brown dog"))
+    ],
+}
+KARPATHY = {
+    "images": [
+        {"filename": "d.jpg", "split": "restval", "sentences": [{"raw": c} for c in CAPTIONS[0]]},
+        {"filename": "c.jpg", "split": "val", "sentences": [{"raw": CAPTIONS[1][0]}]},
+    ]
+}
+LISTED = [{"caption": CAPTIONS[0], "id": "d.jpg"}, {"caption": CAPTIONS[1], "id": "c.jpg"}]
+
+
+def test_captions_in_one_json(tmp_path: Path) -> None:
+    make(tmp_path, "images/d.jpg", "video/c.jpg")
+    for found, splits in ((COCO, None), (KARPATHY, ["train", "val"]), (LISTED, None)):
+        make(tmp_path, a__json=json.dumps(found))
+        read = read_captions([tmp_path / "a.json"])
+        assert (
+            read.captions == CAPTIONS and [p.name for p in read.paths] == ["d.jpg", "c.jpg"] and read.splits == splits
+        )
+    wrong = [{"images": [{}]}, {"images": 1, "annotations": []}, [1], "x", [{"id": "d.jpg"}], [{"caption": "x"}]]
+    for text in ("{", *map(json.dumps, wrong)):
+        assert "a.json" in refused(read_captions, make(tmp_path, a__json=text) / "a.json")
+
+
 def test_flickr8k_as_it_came_with_its_lists(tmp_path: Path) -> None:
     token = "".join(f"{name}.jpg#{n}\tcaption {n}\n" for name in "abcx" for n in range(2))
     lists = {
@@ -353,6 +381,8 @@ def test_real_tables(shared_data: Path) -> None:
     assert "none" not in signs.classes([segments[-1][1] for segments in signs.segments]).names
     pictures = read_captions([shared_data / "flickr8k_small"])
     assert len(pictures) == 875 and {len(c) for c in pictures.captions} == {5}
+    videos = refused(read_captions, shared_data / "msvd/training_label.json")  # it is read, its clips are not there
+    assert "no such file: " in videos and "(and 1,449 other files that it names)" in videos
     sprites: Captioned = read_captions([shared_data / "sprites"])
     assert len(sprites) == 1_000 and {len(c) for c in sprites.captions} == {3}
     assert (sprites.splits or []).count("val") == 100

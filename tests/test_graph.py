@@ -281,7 +281,7 @@ WRONG = {
     "too many layers": (2, "--layers is 9: from 1 to 8", "many_to_many --layers 9"),
     "unknown cell": (2, "unknown cell 'ltsm'", "many_to_many --cell ltsm"),
     "layers without recurrence": (2, "one_to_one has no recurrent layer", "one_to_one --layers 2"),
-    "both directions": (2, "--bidirectional is drawn for many_to_many alone", "one_to_many --bidirectional"),
+    "both directions": (2, "--bidirectional is for many_to_many and many_to_one", "one_to_many --bidirectional"),
     "layers of a model": (2, "run is a model, which has its own --layers", "run --layers 2"),
     "damaged": (2, "damaged.safetensors is damaged", "damaged.safetensors"),
     "no model file": (2, "text.txt is damaged or no model file", "text.txt"),

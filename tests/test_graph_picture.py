@@ -20,12 +20,17 @@ from unrolled.inspection.graph import TOPOLOGIES, Graph, Plan, draw, plan_of, un
 from unrolled.inspection.graph.layout import Scene, lay_out
 from unrolled.inspection.graph.sheet import SKETCHES, draw_sheet, sketched
 from unrolled.nn import Recurrent
-from unrolled.topologies import ManyToMany, OneToOne
+from unrolled.topologies import ManyToMany, ManyToOne, OneToOne
 
 
 def lived_in(cell: str, layers: int, embedding: int, chunk: int | None, **more: Any) -> Plan:
     recurrent = Recurrent(CELLS[cell], embedding or 65, 1024, layers, **more)
     return plan_of(ManyToMany(recurrent, 65), torch.zeros(65, embedding) if embedding else None, chunk)
+
+
+def classifier(cell: str, pooling: str, **more: Any) -> Plan:
+    recurrent = Recurrent(CELLS[cell], 128, 1024, **more)
+    return plan_of(ManyToOne(recurrent, 11, pooling), torch.zeros(20_000, 128))
 
 
 PICTURES: dict[str, Callable[[], Graph]] = {
@@ -42,6 +47,10 @@ PICTURES: dict[str, Callable[[], Graph]] = {
     "bidirectional": lambda: unroll(lived_in("lstm", 2, 64, None, bidirectional=True)),
     "bidirectional GRU": lambda: unroll(lived_in("gru", 3, 0, None, bidirectional=True)),
     "bidirectional, T=1": lambda: unroll(Plan(topology="many_to_many", bidirectional=True), 1),
+    "classifier": lambda: unroll(classifier("gru", "attention")),
+    "classifier, T=1": lambda: unroll(classifier("lstm", "max"), 1),
+    "classifier, bidirectional": lambda: unroll(classifier("gru", "attention", bidirectional=True)),
+    "classifier, 2 bidirectional": lambda: unroll(classifier("lstm", "final", num_layers=2, bidirectional=True)),
     "model without memory": lambda: unroll(plan_of(OneToOne(64, 512, 65), torch.zeros(65, 64), 32)),
 }
 
@@ -109,7 +118,11 @@ def test_arrows_go_from_box_to_box_and_cross_no_text(name: str) -> None:
         return across or upright
 
     joined = [a.edge for a in scene.arrows if a.edge]
-    wanted = [(e.tail, e.head) for e in graph.edges if graph.nodes[e.head].kind != "total"]
+    together = [e for e in graph.edges if graph.nodes[e.head].kind in ("total", "pool") and e.kind == "forward"]
+    for edge in together:  # they begin at their box, and end on one line into the other
+        tail = scene.boxes[edge.tail]
+        assert any(a.points[0][1] == tail.top and abs(a.points[0][0] - tail.x) < tail.width / 2 for a in scene.arrows)
+    wanted = [(e.tail, e.head) for e in graph.edges if e not in together]
     assert sorted(joined) == sorted(wanted)
     buses = [a for a in scene.arrows if a.kind == "weight" and not a.head]
     for arrow in scene.arrows:

@@ -3,6 +3,7 @@
 import io
 import random
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -235,3 +236,11 @@ def test_real_pictures(shared_data: Path) -> None:
         with Image.open(path) as image:
             assert array.shape == (image.height, image.width, 3)
             assert np.array_equal(array, np.asarray(image.convert("RGB")))
+
+
+def test_without_the_library_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(tmp_path, corners(), "a.png", "PNG")
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    with pytest.raises(InputError, match=r"pip install 'unrolled\[vision\]'") as caught:
+        read_picture(tmp_path / "a.png")
+    assert_one_sentence(str(caught.value))

@@ -29,7 +29,7 @@ WORDS = Attribution(
     0.8,
     1.386,
     "occlusion",
-    ["a", "dull,", "<b>", "wonderful", "영화", "$x_1$", "\n", "[red]", "!"] * 4,
+    ["a", "dull,", "<b>", "wonderful", "영화", "$x_1$", "\n", "[red]", "영" * 200] * 4,
     [0.1, -1.2, 0.0, 2.0, -0.01, 0.3, 0.0, 0.2, -0.4] * 4,
     [False, True, False, False, False, False, False, False, False] * 4,
 )
@@ -90,6 +90,7 @@ def test_words_are_plain_numbers_in_a_pipe_and_colours_in_a_terminal() -> None:
     text = page(show_words, WORDS)
     found = re.findall(r"^ *([+-]\d+\.\d{3})", text, re.MULTILINE)
     assert [float(number) for number in found] == WORDS.scores
+    assert all(cell_len(line) <= 80 for line in text.splitlines())
     assert "\x1b" not in text and text.count("(not in the vocabulary)") == 4 and "[red]" in text
     coloured = page(show_words, WORDS, force_terminal=True, color_system="truecolor")
     assert "\x1b[38;2;255;255;255;48;2;46;111;189mwonderful" in coloured  # the strongest, white on full blue

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from unrolled.inspection.graph import Graph
 
 SHEET = "topologies"
+TOPOLOGIES_OF_CLIPS = {"classify-video": "many_to_one", "label-frames": "many_to_many"}
+DRAWN = ("language-model", "classify-text")
+"""The tasks whose models are drawn; of the others their topology is."""
 
 
 def graph(
@@ -43,7 +46,7 @@ def graph(
     layers
         Of a topology named without a model. Default: 1.
     bidirectional
-        Both directions, of many_to_many named without a model.
+        Both directions, of many_to_many or many_to_one named without a model.
     out
         The picture, .png or .svg. Default: graph-NAME.svg and graph-NAME.png in the current folder.
     overwrite
@@ -117,5 +120,15 @@ def _plan(what: str, shape: dict[str, Any]) -> Any:
     from unrolled.tasks.models import load
 
     model = load(what)
+    if model.task not in DRAWN:
+        raise InputError(
+            f"{what} is a model for {model.task}, which cannot be drawn, but its topology can, such as "
+            "unrolled graph sequence_to_sequence"
+        )
     network = model.network
+    if model.task in TOPOLOGIES_OF_CLIPS:
+        raise InputError(
+            f"a model for {model.task} cannot be drawn, but its topology can: unrolled graph "
+            f"{TOPOLOGIES_OF_CLIPS[model.task]}"
+        )
     return plan_of(network.topology, network.table, model.options.bptt_steps)

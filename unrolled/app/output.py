@@ -3,8 +3,9 @@
 import json
 import math
 import sys
+import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 from cyclopts import Parameter
 
@@ -19,7 +20,33 @@ def print_json(values: dict[str, Any]) -> None:
 
 
 def say_what_takes_long() -> None:
-    """Compiling the kernels, at first use, is announced on standard error."""
+    """Compiling the kernels, at first use, is announced on standard error; so is what is computed of many files."""
+    from unrolled.data import frame_cache
     from unrolled.engines.native import build
 
+    frame_cache.watcher = FilesRead(sys.stderr)
+
     build.building_note = lambda note: print(note, file=sys.stderr, flush=True)
+
+
+class FilesRead:
+    """How many files have been decoded or given to a network: a bar on a terminal, else a line now and then."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream, self.begun, self.first, self.said = stream, 0.0, -1, 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        now, bar = time.monotonic(), self.stream.isatty()
+        if self.first < 0:  # what the cache has is there at once
+            self.begun = self.said = now
+            self.first = done
+        if done == total:
+            if bar and done > self.first:
+                print("\r" + " " * 70 + "\r", end="", file=self.stream, flush=True)
+            self.first = -1
+        elif done > self.first and now - self.said > (0.25 if bar else 10):
+            self.said = now
+            left = (now - self.begun) * (total - done) / (done - self.first)
+            text = f"read {done:,} of {total:,} files, {left:.0f} s left"
+            shown = f"{'━' * (24 * done // total):╌<24} {text}" if bar else text
+            print(f"\r{shown:<69}" if bar else text, end="" if bar else "\n", file=self.stream, flush=True)

@@ -110,13 +110,19 @@ def _draw(model: Any, clip: str, found: Any, picture: Path) -> None:
     from unrolled.data import video
     from unrolled.inspection import clip_captions, pictures, timeline
 
-    frames = list(video.frames(clip, stride=model.shape.stride, count=model.shape.count))
+    shape = model.shape
+    fitting = timeline.fitting(shape.width, shape.height)
+
+    def frames(count: int | None) -> list[Any]:
+        return list(video.frames(clip, stride=shape.stride, count=count))
+
     if hasattr(found, "segments"):
-        drawn = timeline.labelled(frames, found, model.labels)
+        drawn = timeline.labelled(frames(min(fitting, len(found.labels))), found, model.labels)
     elif hasattr(found, "text"):
-        numbers = model.looked_at(len(frames))
-        drawn = clip_captions.captioned([frames[n] for n in numbers], found, numbers)
+        read = frames(shape.count)
+        numbers = model.looked_at(len(read))
+        drawn = clip_captions.captioned([read[n] for n in numbers], found, numbers)
     else:
-        drawn = timeline.classified(frames, found)
+        drawn = timeline.classified(frames(min(fitting, shape.count)), found)
     pictures.save(drawn, picture)
     print(f"drawn: {picture}", file=sys.stderr)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 SHADES = " ·░▒▓█"
 """From no weight to all; the first is below 1/20."""
 LEVELS = (0.05, 0.15, 0.35, 0.6, 0.85)
+WORD = 24
+"""Cells of a word in the list of words"""
 LABELS = 8
 """Characters of a source token above its column"""
 MEANING = {
@@ -126,7 +128,7 @@ def show_words(found: "Attribution", console: Console, out: Path | None = None) 
     for word, score, unknown in zip(found.words, found.scores, found.unknown, strict=True):
         bar = "█" * round(20 * abs(score) / strongest)
         note = "  (not in the vocabulary)" if unknown else ""
-        page.line(f"{score:+8.3f}  ", (bar, _ink(score)), " " if bar else "", "".join(map(visible, word)) + note)
+        page.line(f"{score:+8.3f}  ", (bar, _ink(score)), " " if bar else "", short(word, WORD) + note)
     if out is not None:
         page.line(str(out))
 
@@ -143,7 +145,7 @@ def _coloured(found: "Attribution", strongest: float) -> list[Text | str]:
     for word, score in zip(found.words, found.scores, strict=True):
         fill = mixed(score / strongest)
         pieces += [
-            Text("".join(map(visible, word)), style=f"{ink_on(fill).replace('white', '#ffffff')} on {fill}"),
+            Text(short(word, WORD), style=f"{ink_on(fill).replace('white', '#ffffff')} on {fill}"),
             " ",
         ]
     return pieces
@@ -172,7 +174,9 @@ def show_attention(found: "Translation", console: Console, out: Path | None = No
             cells = "".join(2 * shade(weight) for weight in weights[first : first + fit])
             page.line(f"{left(row, names - 2)} │", (left(cells, 2 * len(some)), "#4271db"), ("│" + note, ""))
     page.line()
-    page.say(f"{' '.join(f'{SHADES[i + 1]} from {level}' for i, level in enumerate(LEVELS))}; at the right the most.")
+    page.say(
+        f"{'  '.join(f'{SHADES[i + 1]} {level}' for i, level in enumerate(LEVELS))} and more; right: the strongest"
+    )
     if out is not None:
         page.line(str(out))
 
@@ -186,15 +190,19 @@ def shade(weight: float) -> str:
     return SHADES[sum(weight >= level for level in LEVELS)]
 
 
-def short(token: str) -> str:
-    """A token on one line, without the space before a word.
+def short(token: str, most: int = 12) -> str:
+    """A token on one line and in so many cells, without the space before a word.
 
     >>> short(" house"), short(" "), short("Donaudampfschiff")
     ('house', '␣', 'Donaudampfs…')
     """
-    bare = token.strip()
-    text = "".join(map(visible, bare or token)) or "∅"
-    return text if cell_len(text) <= 12 else text[:11] + "…"
+    bare = token.strip() or token
+    text = "".join(map(visible, bare[: most + 1])) or "∅"
+    if cell_len(text) <= most:
+        return text
+    while cell_len(text) >= most:
+        text = text[:-1]
+    return text + "…"
 
 
 def upright(tokens: Sequence[str]) -> list[str]:

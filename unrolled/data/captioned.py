@@ -6,13 +6,16 @@
   list of them.
 * `*.token.txt` as Flickr8k came: lines of `name.jpg#0`, a tab, a caption. Which picture is for what, the lists of names
   beside it say (Flickr_8k.trainImages.txt, …devImages.txt, …testImages.txt); pictures in no list are left out.
-* A folder with one of these, called captions, metadata or the like; or with folders train, val and test (by their usual
-  names), each with one.
+* One JSON: of COCO (images, annotations), of Karpathy's splits (images, each with its sentences and split; restval is
+  for training), or a list of objects as in `metadata.jsonl`, the file called `id` if need be. It must be named.
+* A folder with one of these tables, called captions, metadata or the like; or with folders train, val and test (by
+  their usual names), each with one.
 
 Pictures lie where `media_files.py` looks. Captions are stripped of white space around them. Empty ones are left out and
 counted, and so are files that have no other. All captions of a file are for the same part of the data.
 """
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -123,7 +126,10 @@ def _rows(path: Path, part: str | None, encoding: str | None, notes: list[str]) 
     """A row a caption."""
     suffix = path.suffix.lower()
     if FORMATS.get(suffix) == "jsonl":
-        return list(_of_objects(path, part, encoding))
+        objects, lines = read_objects(path, read_text(path, encoding))
+        return [row for found, line in zip(objects, lines, strict=True) for row in _of_object(path, line, found, part)]
+    if suffix == ".json":
+        return [row for found in _json(path, encoding) for row in _of_object(path, 0, found, part)]
     if suffix == ".txt":
         first = next(iter(split_lines(read_text(path, encoding))), "")
         if NUMBERED.fullmatch(first.partition("\t")[0].strip()):
@@ -133,24 +139,54 @@ def _rows(path: Path, part: str | None, encoding: str | None, notes: list[str]) 
     return rows_of_table(table, (CAPTION,), part)
 
 
-def _of_objects(path: Path, part: str | None, encoding: str | None) -> Iterator[Row]:
-    for found, line in zip(*read_objects(path, read_text(path, encoding)), strict=True):
-        place = f"{path}, line {line:,}"
-        cells = {key.casefold(): value for key, value in found.items()}
-        name, caption, split, group = (
-            next((cells[key] for key in keys if cells.get(key) is not None), None)
-            for keys in (PATH, CAPTION, ("split",), GROUP)
-        )
-        if not isinstance(name, str) or not name.strip():
-            raise InputError(f"{place} names no file: give each line a file_name")
-        captions = [caption] if isinstance(caption, str) else caption
-        if not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):
-            raise InputError(f"{place} has no caption: give it `text` or `caption`, a text or a list of texts")
-        if split is not None and part_of(str(split)) is None:
-            raise InputError(f"{place}: unknown split {split!r}: choose train, val (or dev) or test")
-        of = part if split is None else part_of(str(split))
-        for text in captions or [""]:
-            yield Row(path, line, Path(name), (text.strip(),), of, None if group is None else str(group))
+def _of_object(path: Path, line: int, found: dict[str, Any], part: str | None) -> Iterator[Row]:
+    """A row for each caption of an object of JSON. line: 0 where the file is one JSON."""
+    cells = {key.casefold(): value for key, value in found.items()}
+    name, caption, split, group = (
+        next((cells[key] for key in keys if cells.get(key) is not None), None)
+        for keys in (PATH if line else (*PATH, "id"), CAPTION, ("split",), GROUP)
+    )
+    place = f"{path}, line {line:,}" if line else f"{path}, at {str(name)!r}"
+    if not isinstance(name, str) or not name.strip():
+        raise InputError(f"{place} names no file: give each object a file_name")
+    captions = [caption] if isinstance(caption, str) else caption
+    if not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):
+        raise InputError(f"{place} has no caption: give it `text` or `caption`, a text or a list of texts")
+    of = part if split is None else part_of(str(split))
+    if split is not None and of is None:
+        raise InputError(f"{place}: unknown split {split!r}: choose train, val (or dev) or test")
+    for text in captions or [""]:
+        yield Row(path, line, Path(name.strip()), (text.strip(),), of, None if group is None else str(group))
+
+
+def _json(path: Path, encoding: str | None) -> list[dict[str, Any]]:
+    """The objects of one JSON, each with the keys of `metadata.jsonl`."""
+    try:
+        found = json.loads(read_text(path, encoding))
+        if isinstance(found, dict) and "annotations" in found:
+            captions: dict[Any, list[str]] = {}
+            for one in found["annotations"]:
+                captions.setdefault(one["image_id"], []).append(one["caption"])
+            return [
+                {"file_name": image["file_name"], "captions": captions[image["id"]]}
+                for image in found["images"]
+                if image["id"] in captions
+            ]
+        if isinstance(found, dict):
+            return [
+                {
+                    "file_name": image["filename"],
+                    "captions": [sentence["raw"] for sentence in image["sentences"]],
+                    "split": {"restval": "train"}.get(image.get("split"), image.get("split")),
+                }
+                for image in found["images"]
+            ]
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise InputError(f"{path} is not captions in JSON as COCO or Karpathy have them ({what}): correct it") from None
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise InputError(f"{path} is neither a list of objects nor COCO's captions: give it one of these forms")
+    return found
 
 
 def _of_tokens(path: Path, encoding: str | None, notes: list[str]) -> list[Row]:

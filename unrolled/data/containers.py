@@ -8,12 +8,14 @@ import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from unrolled.errors import InputError
 
+OLDEST = (17, 1)
+"""Of PyAV: 17.0 crashes on some files, earlier ones scale differently."""
 MOST_PIXELS = 1 << 26
 """Of a frame: 8192×8192. A larger one is a mistake or an attack: a file of 100 bytes can ask for 16 GB."""
 THREADED = 480 * 270
@@ -21,18 +23,23 @@ THREADED = 480 * 270
 REFUSED = {"tty", "bin", "adf", "idf", "xbin", "ffmetadata", "data", "image2", "alias_pix", "brender_pix"}
 REFUSED |= {"hls", "dash", "hds", "smoothstreaming", "webm_dash_manifest", "concat", "imf", "sdp", "rtp", "rtsp", "sap"}
 REFUSED |= {"lavfi", "fbdev", "kmsgrab", "x11grab", "alsa", "oss"}
-EAGER = {"analyzeduration": "200000", "fpsprobesize": "0", "probesize": "4096"}
-"""FFmpeg looks at no more than 0.2 s of a stream before it gives the first frame, and not for the rate."""
+EAGER = {"formatprobesize": "8192", "probesize": "65536", "analyzeduration": "200000", "fpsprobesize": "0"}
+"""How little FFmpeg looks at of a stream before it gives the first frame; it would wait for seconds."""
+BUFFER = 1 << 16
+"""Bytes that are read at a time."""
 STILL = "_pipe"
 """How FFmpeg's names of formats of single pictures end."""
 
 
 def library() -> Any:
-    """`av`; raises `InputError` where it is not installed."""
+    """`av`; raises `InputError` where it is not installed, or too old."""
     try:
-        return importlib.import_module("av")
+        found = importlib.import_module("av")
     except ImportError as error:
         raise InputError("videos are read with PyAV: pip install 'unrolled[video]'") from error
+    if tuple(int(part) for part in found.__version__.split(".")[:2]) < OLDEST:
+        raise InputError(f"PyAV {found.__version__} is too old to read videos here: pip install -U 'unrolled[video]'")
+    return found
 
 
 @contextmanager
@@ -42,10 +49,17 @@ def opened(source: Any, name: str, *, live: bool = False, form: str | None = Non
     options = {"format_whitelist": _formats(), "protocol_whitelist": "file,pipe", "max_pixels": str(MOST_PIXELS)}
     options |= EAGER if live else {}
     with errors(name):
-        container = library().open(source, options=options, metadata_errors="replace", format=form)
+        container = library().open(source, options=options, metadata_errors="replace", format=form, buffer_size=BUFFER)
     with container:
         _prepare(container, name, live)
         yield container
+
+
+class Nameless:
+    """A file as PyAV reads it, without the name that FFmpeg would judge it by."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
 
 
 @contextmanager
@@ -53,7 +67,7 @@ def errors(name: str) -> Iterator[None]:
     """PyAV's errors as `InputError` that names the file."""
     try:
         yield
-    except (library().error.FFmpegError, MemoryError) as error:
+    except (library().error.FFmpegError, OSError, MemoryError) as error:
         said = getattr(error, "strerror", None) or "out of memory"
         raise InputError(f"{name} is no video, damaged or cut off ({said}): copy it again, or leave it out") from None
 
@@ -86,7 +100,7 @@ def _formats() -> str:
 
 def _prepare(container: Any, name: str, live: bool) -> None:
     kind = container.format.name
-    if kind.endswith(STILL):
+    if kind.endswith(STILL) and not live:  # live it is picture after picture
         what = f"a picture ({kind.removesuffix(STILL)})"
         raise InputError(f"{name} is {what}, not a video: give a clip, or a folder of pictures")
     if all(_is_cover(stream) for stream in container.streams.video):
@@ -116,11 +130,12 @@ class Converter:
     def __init__(self, name: str, size: tuple[int, int] | None, grey: bool) -> None:
         self.name, self.size, self.grey = name, size, grey
         self._reformatter = library().video.reformatter.VideoReformatter()
+        self._orientation: tuple[tuple[slice, slice], bool] | None = None
+        self._rotation = 0
 
     def __call__(self, frame: Any) -> np.ndarray:
         _check_size(frame.width, frame.height, self.name)
-        matrix = frame.side_data.get("DISPLAYMATRIX")
-        across, turned = _orientation(None if matrix is None else np.frombuffer(matrix, np.int32))
+        across, turned = self._upright(frame)
         self.size = self.size or ((frame.height, frame.width) if turned else (frame.width, frame.height))
         width, height = self.size[::-1] if turned else self.size
         alpha = any(part.is_alpha for part in frame.format.components) or frame.format.has_palette
@@ -139,6 +154,19 @@ class Converter:
         array = array.reshape(height, width, -1)
         array = array.transpose(1, 0, 2) if turned else array
         return np.array(array[across], order="C")
+
+    def _upright(self, frame: Any) -> tuple[tuple[slice, slice], bool]:
+        """How a frame is made upright; its matrix is looked at where its rotation is another than before.
+
+        PyAV's `side_data` and its frame hold each other, so a frame that is asked for it stays until the next garbage
+        collection: of a film in full size that would be hundreds.
+        """
+        rotation = frame.rotation
+        if self._orientation is None or rotation != self._rotation:
+            matrix = frame.side_data.get("DISPLAYMATRIX")
+            self._orientation = _orientation(None if matrix is None else np.frombuffer(matrix, np.int32))
+            self._rotation = rotation
+        return self._orientation
 
 
 def _orientation(matrix: np.ndarray | None) -> tuple[tuple[slice, slice], bool]:

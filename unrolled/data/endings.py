@@ -1,8 +1,8 @@
 """Whether a file of video has lost its end, where FFmpeg reads what is there and says nothing.
 
-MP4, MOV, AVI and their like say how many frames they have, which `containers.py` notices. Matroska says how long it is,
-a GIF ends with a byte of its own, and transport streams have packets of one length. What has no end of its own (raw
-streams, MPEG-1) may end anywhere.
+Matroska says how long it is, and so does each box of an MP4; a GIF ends with a byte of its own, an FLV with the length
+of its last tag, and transport streams have packets of one length. MPEG-1, YUV4MPEG and streams without a container have
+no end that could be missed.
 """
 
 import os
@@ -22,6 +22,10 @@ def is_cut_off(path: Path, form: str) -> bool:
         file.seek(0)
         if "matroska" in form:
             return _matroska_end(file) > size
+        if "mp4" in form:
+            return _boxes_end(file) > size
+        if form == "flv":
+            return not _ends_with_a_tag(file, size)
         if form == "gif":
             file.seek(max(0, size - PACKET))
             return not file.read().rstrip(b"\0").endswith(b";")
@@ -39,6 +43,27 @@ def _matroska_end(file: BinaryIO) -> int:
     file.seek(size, os.SEEK_CUR)
     element, size = _number(file, keep=True), _number(file)
     return file.tell() + size if element == SEGMENT and size is not None else 0
+
+
+def _boxes_end(file: BinaryIO) -> int:
+    """Where the last box of an MP4 ends (ISO/IEC 14496-12, 4.2)."""
+    end = 0
+    while len(header := file.read(16)) >= 8:
+        size = int.from_bytes(header[:4], "big")
+        if size == 1:
+            size = int.from_bytes(header[8:16], "big")
+        if size < 8:  # to the end of the file; or damaged, which is noticed elsewhere
+            return 0
+        end += size
+        file.seek(end)
+    return end + 8 if header else end
+
+
+def _ends_with_a_tag(file: BinaryIO, size: int) -> bool:
+    file.seek(max(0, size - 4))
+    length = int.from_bytes(file.read(4), "big")
+    file.seek(max(0, size - 4 - length))
+    return length >= 11 and int.from_bytes(file.read(4)[1:], "big") == length - 11
 
 
 def _number(file: BinaryIO, keep: bool = False) -> int | None:

@@ -80,9 +80,9 @@ class Feed:
             return _Bytes(self, sys.stdin.fileno()), None
         if self.path.is_char_device():
             return str(self.path), "v4l2"
-        if self.path.is_file() and not self.patience:
-            return f"file:{self.path}", None
-        return _Bytes(self, stack.enter_context(open(self.path, "rb", buffering=0)).fileno()), None
+        file = stack.enter_context(self.path.open("rb", buffering=0))
+        complete = self.path.is_file() and not self.patience
+        return (containers.Nameless(file) if complete else _Bytes(self, file.fileno())), None
 
     def _decoded(self, container: Any) -> Iterator[Any]:
         """All frames that are whole."""
@@ -149,11 +149,15 @@ class _Bytes:
 
     def __init__(self, feed: Feed, file: int) -> None:
         self._feed, self._file = feed, file
+        self._ended = False
 
     def read(self, most: int) -> bytes:
+        if self._ended:  # FFmpeg asks again, and would be made to wait each time
+            return b""
         deadline = time.monotonic() + self._feed.patience
         while not (data := os.read(self._file, most)) and time.monotonic() < deadline:
             time.sleep(PAUSE)
         if data:
             self._feed.arrived = time.monotonic()
+        self._ended = not data
         return data

@@ -23,6 +23,8 @@ WAITING_BYTES, WAITING_SECONDS = 1 << 26, 1.0
 """Results that wait to be written together: what a kill may cost."""
 TOLD = 5
 """Files left out that a note names."""
+watcher: Callable[[int, int], None] | None = None
+"""Told of progress by calls that name nobody."""
 
 
 class Kept(NamedTuple):

@@ -16,7 +16,7 @@ from unrolled.errors import InputError
 
 PATH = ("path", "file", "file_name", "filename", "clip", "video", "image", "image_name")
 GROUP = ("group", "speaker", "signer", "subject", "person")
-BESIDE = ("", "clips", "videos", "images", "Images", "Flicker8k_Dataset")
+BESIDE = ("", "clips", "videos", "video", "images", "Images", "Flicker8k_Dataset")
 BadFiles = Literal["stop", "skip"]
 """What a file means that is missing or cannot be decoded: an error, or that it is left out and noted."""
 

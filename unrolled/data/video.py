@@ -133,7 +133,7 @@ def _pictures(files: list[Path], size: tuple[int, int] | None, grey: bool) -> It
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """Raises `InputError` where it is no whole video."""
-    with containers.opened(f"file:{path}", str(path)) as container:
+    with path.open("rb", buffering=0) as file, containers.opened(containers.Nameless(file), str(path)) as container:
         if path.is_file() and is_cut_off(path, container.format.name):
             raise InputError(f"{path} is cut off: copy it again, or leave it out")
         yield container

@@ -22,6 +22,8 @@ LINE = 0.42
 """Inches of a line of words"""
 MOST_WORDS, MOST_TOKENS = 400, 80
 """That are drawn at most, the latter on a side"""
+LONGEST = 40
+"""Characters of a word that are drawn"""
 CELL = 0.36
 """Inches of an attention weight"""
 NUMBERED = 30
@@ -116,12 +118,13 @@ def draw_attention(found: Translation) -> "Figure":
         1.2 + letter * max(map(len, target)) + CELL * columns, 1.0 + letter * max(map(len, source)) + CELL * rows
     )
     axes = figure.subplots()
-    axes.imshow(found.alignment, cmap=_blues(), vmin=0, vmax=1, aspect="equal")
+    image = axes.imshow(found.alignment, cmap=_blues(), vmin=0, vmax=1, aspect="equal")
     how: dict[str, Any] = {"fontsize": 11, "fontfamily": fonts, "color": INK}
     axes.xaxis.tick_top()
     axes.set_xticks(range(columns), source, **how)
+    lie = sum(len(token) > 2 for token in source) > columns / 2
     for label in axes.get_xticklabels():
-        if len(label.get_text()) > 2:
+        if lie or len(label.get_text()) > 2:
             label.set(rotation=60, ha="left", rotation_mode="anchor")
     axes.set_yticks(range(rows), target, **how)
     axes.tick_params(length=0)
@@ -131,6 +134,10 @@ def draw_attention(found: Translation) -> "Figure":
     axes.spines[:].set_color(FAINT)
     if max(rows, columns) <= NUMBERED:
         _numbers(axes, found.alignment)
+    else:
+        bar = figure.colorbar(image, ax=axes, shrink=0.5, aspect=30, pad=0.02)
+        bar.set_label("attention weight", fontsize=11, color=INK)
+        bar.outline.set_edgecolor(FAINT)
     axes.xaxis.set_label_position("top")
     axes.set_xlabel("read", fontsize=11, fontstyle="italic", color=INK, loc="left")
     axes.set_ylabel("written", fontsize=11, fontstyle="italic", color=INK, loc="top")
@@ -156,6 +163,8 @@ def shown(token: str) -> str:
     ('house', '␣', 'ing', '↵')
     """
     bare = token.strip()
+    if len(bare) > LONGEST:
+        bare = bare[: LONGEST - 1] + "…"
     if bare:
         return "".join(c if c.isprintable() else "□" for c in bare).replace("$", r"\$")
     return token.replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥") or "∅"

@@ -24,20 +24,28 @@ CURVES = ("#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860", "#da
 FILLS = ("#b8cdf0", "#f4cfae", "#b8dfb8", "#f4b8b8", "#cfc6e6", "#d8c9bd", "#f2cfe6", "#c3e3ec")
 
 
-def labelled(frames: Sequence[np.ndarray], found: Any, labels: Sequence[str], true: Any = None) -> "Figure":
-    """frames: (H, W, C) uint8 each; found: what `FrameLabeler.predict` says of them; true: the right segments in the
-    same form, or None.
+def fitting(width: int, height: int) -> int:
+    """How many frames of this form stand side by side."""
+    return max(6, min(SHOWN, int(WIDE / (STRIP * width / height))))
 
-    From the top: the strip; under each frame its label; the segments on a line of time; the probability of the label
-    of each frame, for the labels that occur most.
+
+def labelled(frames: Sequence[np.ndarray], found: Any, labels: Sequence[str], true: Any = None) -> "Figure":
+    """frames: (H, W, C) uint8 each, from the middle of equal parts of the clip, as `video.frames` gives so many with
+    `count`; found: what `FrameLabeler.predict` says of the clip; labels: all that there are; true: the right segments
+    in the form of `found.segments`, or None.
+
+    From the top: the strip; under each frame its label and its number; the segments on a line of time; the probability
+    of each label, for those that are likely somewhere.
     """
     rows = [1.6, 0.42, 1.8] if true is None else [1.6, 0.42, 0.42, 1.8]
     drawn = pictures.figure(12, 0.55 + sum(rows))
     grid = drawn.add_gridspec(len(rows), 1, height_ratios=rows)
     used = list(dict.fromkeys(s.label for s in [*(true or ()), *found.segments]))
     fills = {label: FILLS[n % len(FILLS)] for n, label in enumerate(used)}
-    span = found.segments[-1].end
-    _strip(drawn.add_subplot(grid[0]), frames, found.labels, span)
+    span, count = found.segments[-1].end, len(found.labels)
+    numbers = [(2 * n + 1) * count // (2 * len(frames)) for n in range(len(frames))]
+    lines = [((found.labels[n], 12, INK, "bold"), (f"{n * span // count}", 9, FAINT, "normal")) for n in numbers]
+    _strip(drawn.add_subplot(grid[0]), frames, lines)
     if true is not None:
         _segments(drawn.add_subplot(grid[1]), true, fills, span, "truth")
     _segments(drawn.add_subplot(grid[-2]), found.segments, fills, span, "predicted")
@@ -49,9 +57,9 @@ def classified(frames: Sequence[np.ndarray], found: Any) -> "Figure":
     """The strip of a clip's frames, and the likeliest labels with their probabilities."""
     ranked = sorted(found.probabilities.items(), key=lambda item: -item[1])[:NAMED]
     height = 0.3 + 0.27 * len(ranked)
-    drawn = pictures.figure(12, 2.0 + height)
-    grid = drawn.add_gridspec(2, 1, height_ratios=[1.6, height])
-    _strip(drawn.add_subplot(grid[0]), frames, None, len(frames))
+    drawn = pictures.figure(12, 1.8 + height)
+    grid = drawn.add_gridspec(2, 1, height_ratios=[1.4, height])
+    _strip(drawn.add_subplot(grid[0]), frames, [()] * len(frames))
     axes = drawn.add_subplot(grid[1])
     names, values = [name for name, _ in ranked], [value for _, value in ranked]
     bars = axes.barh(range(len(ranked)), values, color=[OUTPUT if n else LOSS for n in range(len(ranked))], height=0.72)
@@ -64,27 +72,20 @@ def classified(frames: Sequence[np.ndarray], found: Any) -> "Figure":
     return drawn
 
 
-def _strip(axes: "Axes", frames: Sequence[np.ndarray], labels: Sequence[str] | None, span: int) -> None:
-    """Frames from all of the clip, in equal steps, each with its label and its number below."""
+def _strip(axes: "Axes", frames: Sequence[np.ndarray], lines: Sequence[Sequence[tuple[str, int, str, str]]]) -> None:
+    """Frames side by side, each with its lines below: text, size, colour and weight."""
     height, width = frames[0].shape[:2]
-    fitting = int(WIDE / (STRIP * width / height))  # as many as stand side by side at full height
-    shown = min(len(frames), max(6, min(SHOWN, fitting)))
-    chosen = [(2 * n + 1) * len(frames) // (2 * shown) for n in range(shown)]
-    for place, number in enumerate(chosen):
-        picture, left = frames[number], place * 1.04
+    for place, (picture, below) in enumerate(zip(frames, lines, strict=True)):
+        left, drop = place * 1.04, 4
         box = (left, left + 1, 0, height / width)
         axes.imshow(picture[..., 0] if picture.shape[2] == 1 else picture, extent=box, cmap="gray", vmin=0, vmax=255)
-        lines = [(f"{number * span // len(frames)}", 9, FAINT, "normal")]
-        if labels is not None:
-            lines.insert(0, (labels[number], 12, INK, "bold"))
-        below = 4
-        for text, size, colour, weight in lines:
+        for text, size, colour, weight in below:
             axes.annotate(
-                text, (left + 0.5, 0), (0, -below), textcoords="offset points", ha="center", va="top", fontsize=size,
+                text, (left + 0.5, 0), (0, -drop), textcoords="offset points", ha="center", va="top", fontsize=size,
                 color=colour, weight=weight, annotation_clip=False,
             )  # fmt: skip
-            below += size + 5
-    axes.set_xlim(0, shown * 1.04 - 0.04)
+            drop += size + 5
+    axes.set_xlim(0, len(frames) * 1.04 - 0.04)
     axes.set_ylim(0, height / width)
     axes.set_axis_off()
 

@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,16 +33,15 @@ EMBEDDED = 100_000_000
 """Bytes of a backbone that a model file carries along, at most; a larger one it names."""
 MIN_COUNT = 3
 
-progress: Callable[[int, int], None] | None = None
-"""Told how many pictures have features, and of how many, while they are computed."""
-
 
 def resolve(options: ImageCaptionerOptions) -> ImageCaptionerOptions:
     """The options with every choice made."""
     o, words = options, options.tokens in ("word", "bpe")
     hidden = o.hidden or 256
+    local = o.backbone is not None and Path(o.backbone).is_dir()
     return replace(
         o,
+        backbone=str(Path(o.backbone or "").resolve()) if local else o.backbone,  # a training may go on elsewhere
         vocabulary=o.vocabulary or {"word": 10_000, "bpe": 2000}.get(o.tokens),
         min_count=(o.min_count or MIN_COUNT) if o.tokens == "word" else None,
         cell=o.cell or "lstm",
@@ -68,7 +67,6 @@ def features_of(backbone: Backbone, paths: Sequence[Path], image: str, bad_files
         paths,
         recipe,
         lambda path: backbone.pixels([read_picture(path)])[0].cpu().numpy(),
-        progress,
         finish=lambda pixels: backbone.compute(torch.from_numpy(np.stack(pixels)).to(backbone.device), grid=grid),
         at_once=BATCH,
         bad_files=bad_files,
@@ -164,8 +162,8 @@ class ImageCaptionTask(CaptionTask):
         return (
             f"{o.cell} {o.layers} × {o.hidden}, image {o.image}, {learned:,} parameters (and {frozen:,} frozen ones of "
             f"{Path(self.backbone.name).name}), {self.words.vocabulary.size:,} tokens ({o.tokens}); "
-            f"train {len(np.unique(pictures.rows)):,} pictures with {len(train):,} captions, "
-            f"validation {len(self.held):,} with {len(self.pairs['val']):,}; "
+            f"train {len(train):,} captions of {len(np.unique(pictures.rows)):,} different pictures, "
+            f"validation {len(self.pairs['val']):,} of {len(self.held):,}; "
             f"{runs}, {self.device}, {torch.get_num_threads()} threads"
         )
 

@@ -19,7 +19,7 @@ from unrolled.nn.augment import Variety, vary, warp
 from unrolled.nn.convnet import FrameEncoder, Packed, pack
 from unrolled.tasks.captioning import CaptionNetwork, CaptionTask, Words
 from unrolled.tasks.media_options import VideoCaptionerOptions
-from unrolled.tasks.video import AT_ONCE, WIDTHS, Shape
+from unrolled.tasks.video import AT_ONCE, Shape, channels_of
 from unrolled.topologies import Memory
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def resolve(options: VideoCaptionerOptions) -> VideoCaptionerOptions:
         layers=o.layers or 1,
         features=o.features or 256,
         size=o.size or SIZE,
+        channels=o.channels or "24,48,96,128",
         embedding=o.embedding or min(hidden, 128),
         dropout=0.1 if o.dropout is None else o.dropout,
         average=0.1 if o.average is None else o.average,
@@ -82,7 +83,7 @@ class Network(CaptionNetwork):
             attention=o.attention,
             use="initial" if with_attention else "both",
         )
-        self.frames = FrameEncoder(shape.height, shape.width, 3 * shape.channels, o.features, WIDTHS, o.dropout)
+        self.frames = FrameEncoder(shape.height, shape.width, 3 * shape.channels, o.features, channels_of(o), o.dropout)
         self.encoder = Recurrent(
             CELLS[o.cell],
             o.features,

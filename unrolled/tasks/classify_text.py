@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from unrolled.tasks.text_classifier import TextClassifier
 
 DEFAULT_SECONDS = 300.0
+DEVIATION = 0.1
+"""Of the numbers of the token vectors at the beginning: small, so that the first updates can turn them."""
 LONGEST = 1 << 14
 """Tokens of a training text that are read, at most."""
 USUAL = 1024
@@ -60,7 +62,7 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         assert options.cell and options.hidden and options.layers and options.embedding
-        self.table = nn.Parameter(0.1 * torch.randn(vocabulary, options.embedding))
+        self.table = nn.Parameter(DEVIATION * torch.randn(vocabulary, options.embedding))
         self.hidden_token = nn.Parameter(torch.zeros(options.embedding))
         """Stands in a training for a token that the network is not shown."""
         recurrent = Recurrent(

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,32 +18,20 @@ from unrolled.engines import said
 from unrolled.metrics import classification
 from unrolled.nn.convnet import standardise, with_differences
 from unrolled.tasks.media_options import VideoClassifierOptions
-from unrolled.tasks.video import Shape, VideoNetwork, layers
+from unrolled.tasks.video import MIXED, Shape, VideoNetwork, layers, resolved
 from unrolled.topologies import ManyToOne
 from unrolled.training.task import Evaluation
 
 if TYPE_CHECKING:
     from unrolled.tasks.video_classifier import VideoClassifier
 
-DEFAULT_SECONDS = 300.0
 FRAMES = 2048
 """Timesteps times rows of a batch, at most."""
 
 
 def resolve(options: VideoClassifierOptions) -> VideoClassifierOptions:
     """The options with every choice made."""
-    return replace(
-        options,
-        cell=options.cell or "gru",
-        hidden=options.hidden or 128,
-        layers=options.layers or 1,
-        features=options.features or 128,
-        dropout=0.5 if options.dropout is None else options.dropout,
-        batch=options.batch or 32,
-        bptt="full",
-        lr=options.lr or 2e-3,
-        seconds=DEFAULT_SECONDS if options.seconds is None and options.steps is None else options.seconds,
-    )
+    return resolved(options, dropout=0.5, batch=32, features=192, channels="32,64,128,192")
 
 
 class Network(VideoNetwork):
@@ -112,7 +100,7 @@ class VideoClassifierTask:
 
     def batches(self, split: str) -> BucketStream:
         assert self.options.batch
-        return BucketStream(self.splits[split], Limit(self.options.batch, FRAMES), self.options.seed)
+        return BucketStream(self.splits[split], Limit(self.options.batch, FRAMES), self.options.seed, MIXED)
 
     def size(self, split: str) -> int:
         """In frames, which are what an evaluation takes its time for."""

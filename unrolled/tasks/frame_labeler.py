@@ -60,6 +60,7 @@ class FrameLabeler(PublicModel):
     """A trained labeler of frames."""
 
     task = FrameLabelerTask.name
+    options_class = FrameLabelerOptions
     network: Network
 
     def __init__(
@@ -73,18 +74,6 @@ class FrameLabeler(PublicModel):
     ) -> None:
         super().__init__(network, options, metrics, step)
         self.shape, self.labels = shape, list(labels)
-
-    @classmethod
-    def fit(cls, *paths: str | Path, val: str | Path | None = None, **options: Any) -> "FrameLabeler":
-        """Train on clips in segments; keywords are the flags of `unrolled train label-frames`.
-
-        Raises `InputError` for unusable files or options and `NonFiniteError` where the loss is not finite.
-        """
-        from unrolled.tasks.fitting import fit  # the other way round at import
-
-        model = fit(paths, val=val, options=FrameLabelerOptions(**options)).model
-        assert isinstance(model, cls)
-        return model
 
     @classmethod
     def from_file(cls, tensors: dict[str, Tensor], description: dict[str, Any]) -> "FrameLabeler":

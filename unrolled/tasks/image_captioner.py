@@ -32,6 +32,7 @@ class ImageCaptioner(PublicModel):
     """A trained captioner of pictures."""
 
     task = ImageCaptionTask.name
+    options_class = ImageCaptionerOptions
     network: Network
 
     def __init__(
@@ -44,21 +45,6 @@ class ImageCaptioner(PublicModel):
     ) -> None:
         super().__init__(network, options, metrics, step)
         self.words = words
-
-    @classmethod
-    def fit(
-        cls, *paths: PathLike, val: PathLike | Sequence[PathLike] | None = None, **options: Any
-    ) -> "ImageCaptioner":
-        """Train on a folder of pictures with captions, or a table of captions; `val` likewise. Keywords are the flags
-        of `unrolled train caption-image`.
-
-        Raises `InputError` for unusable files or options and `NonFiniteError` where the loss is not finite.
-        """
-        from unrolled.tasks.fitting import fit  # the other way round at import
-
-        model = fit(paths, val=val, options=ImageCaptionerOptions(**options)).model
-        assert isinstance(model, cls)
-        return model
 
     @classmethod
     def from_file(cls, tensors: dict[str, Tensor], description: dict[str, Any]) -> "ImageCaptioner":

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,14 +19,13 @@ from unrolled.data.streams import IGNORED
 from unrolled.engines import said
 from unrolled.metrics import segments
 from unrolled.tasks.media_options import FrameLabelerOptions
-from unrolled.tasks.video import AT_ONCE, Shape, VideoNetwork, layers
+from unrolled.tasks.video import AT_ONCE, MIXED, Shape, VideoNetwork, layers, resolved
 from unrolled.topologies import ManyToMany
 from unrolled.training.task import Evaluation
 
 if TYPE_CHECKING:
     from unrolled.tasks.frame_labeler import FrameLabeler
 
-DEFAULT_SECONDS = 300.0
 TRAINED = 512
 """Timesteps times rows of a training batch, at most, whatever the number of clips."""
 EVALUATED = Limit(32, 4096)
@@ -34,18 +33,7 @@ EVALUATED = Limit(32, 4096)
 
 def resolve(options: FrameLabelerOptions) -> FrameLabelerOptions:
     """The options with every choice made."""
-    return replace(
-        options,
-        cell=options.cell or "gru",
-        hidden=options.hidden or 128,
-        layers=options.layers or 1,
-        features=options.features or 128,
-        dropout=0.3 if options.dropout is None else options.dropout,
-        batch=options.batch or 8,
-        bptt="full",
-        lr=options.lr or 2e-3,
-        seconds=DEFAULT_SECONDS if options.seconds is None and options.steps is None else options.seconds,
-    )
+    return resolved(options, dropout=0.3, batch=8, features=128, channels="24,48,96,128")
 
 
 class Network(VideoNetwork):
@@ -117,7 +105,7 @@ class FrameLabelerTask:
     def batches(self, split: str) -> BucketStream:
         assert self.options.batch
         limit = Limit(self.options.batch, max(TRAINED, self.options.window))
-        return BucketStream(self.splits[split], limit, self.options.seed)
+        return BucketStream(self.splits[split], limit, self.options.seed, MIXED)
 
     def size(self, split: str) -> int:
         return len(frame_labels(self.splits[split]).ids)

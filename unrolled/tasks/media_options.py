@@ -1,5 +1,6 @@
 """The options of the tasks with pictures and video. No torch here."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,6 +42,9 @@ class VideoOptions(TrainingOptions):
         Recurrent layers.
     features
         Numbers that a frame becomes.
+    channels
+        Of the convolutions, such as 32,64,128: each halves width and height, the last is repeated as often as there is
+        something to halve. Default: chosen for the task.
     dropout
         On the frames' features and before the output.
     label_smoothing
@@ -71,6 +75,7 @@ class VideoOptions(TrainingOptions):
     hidden: int | None = None
     layers: int | None = None
     features: int | None = None
+    channels: str | None = None
     dropout: float | None = None
     label_smoothing: float = 0.1
     shift: float = 0.1
@@ -88,6 +93,8 @@ class VideoOptions(TrainingOptions):
         for name in ("hidden", "layers", "features", "stride"):
             self._at_least(name, above=0)
         self._at_least("size", low=8)
+        if self.channels is not None and not re.fullmatch(r"[1-9]\d{0,3}(,[1-9]\d{0,3})*", self.channels):
+            raise InputError(f"--channels is {self.channels!r}: give whole numbers from 1, such as 32,64,128")
         for name in ("scale", "turn", "light", "speed"):
             self._at_least(name, low=0)
         for name in ("dropout", "label_smoothing", "shift", "cover"):
@@ -111,6 +118,12 @@ class VideoClassifierOptions(VideoOptions):
         Read forwards only. Default: both ways.
     """
 
+    shift: float = 0.12
+    scale: float = 0.2
+    turn: float = 8.0
+    light: float = 0.3
+    speed: float = 0.5
+    cover: float = 0.4
     frames: int = 64
     val_groups: str | None = None
     pooling: Literal["final", "mean", "max", "attention"] = "attention"
@@ -139,6 +152,8 @@ class FrameLabelerOptions(VideoOptions):
         Frames of a training clip at most: longer ones are cut.
     """
 
+    scale: float = 0.15
+    turn: float = 8.0
     val_groups: str | None = None
     online: bool = False
     window: int = 128
@@ -217,6 +232,8 @@ class ImageCaptionerOptions(RecurrentOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.backbone is not None:
+            object.__setattr__(self, "backbone", str(self.backbone))
         for name, allowed in (("cell", CELLS), ("image", IMAGES), ("tokens", TOKENS), ("bad_files", ("stop", "skip"))):
             self._one_of(name, allowed)
         for name in ("hidden", "layers", "embedding", "features", "min_count"):

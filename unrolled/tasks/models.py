@@ -34,6 +34,7 @@ class LanguageModel(PublicModel):
     """A trained language model: sample it, measure it, save it."""
 
     task = LanguageModelTask.name
+    options_class = LanguageModelOptions
     network: Network
 
     def __init__(
@@ -46,16 +47,6 @@ class LanguageModel(PublicModel):
     ) -> None:
         super().__init__(network, options, metrics, step)
         self.tokenizer = tokenizer
-
-    @classmethod
-    def fit(cls, *paths: str | Path, val: str | Path | None = None, **options: Any) -> "LanguageModel":
-        """Train on text files or folders; keywords are the flags of `unrolled train language-model`.
-
-        Raises `InputError` for unusable text or options and `NonFiniteError` where the loss is not finite.
-        """
-        from unrolled.tasks.fitting import fit  # the other way round at import
-
-        return fit(paths, val=val, options=LanguageModelOptions(**options)).model
 
     @classmethod
     def from_file(cls, tensors: dict[str, Tensor], description: dict[str, Any]) -> "LanguageModel":

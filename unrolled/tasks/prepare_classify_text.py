@@ -15,7 +15,7 @@ from unrolled.data.examples import fingerprint, train_and_val
 from unrolled.data.labelled import Classes, Labelled, read_labelled
 from unrolled.data.tokenizers import Tokenizer
 from unrolled.errors import InputError
-from unrolled.tasks.classify_text import LONGEST, TextClassifierTask, encode_all, plain, resolve
+from unrolled.tasks.classify_text import DEVIATION, LONGEST, TextClassifierTask, encode_all, plain, resolve
 from unrolled.tasks.models import LanguageModel
 from unrolled.tasks.options import TextClassifierOptions
 from unrolled.training.schedule import Clock
@@ -99,7 +99,9 @@ def _beginning(task: TextClassifierTask, start: LanguageModel) -> dict[str, Tens
     """A new network's weights, with embedding and recurrent layers of the language model.
 
     They read forwards. The other direction begins anew, and a layer above it heeds it only once it has learnt to: with
-    zeros where the language model has no weights, the forward direction begins as it was.
+    zeros where the language model has no weights, the forward direction begins as it was. The token vectors are made as
+    small as those of a new classifier and the first layer's W_ih as much larger: the same function, but AdamW's steps
+    are as long whatever the numbers, and on large ones they would take far longer to turn a word's vector.
     """
     with torch.random.fork_rng():
         torch.manual_seed(task.options.seed)
@@ -107,4 +109,7 @@ def _beginning(task: TextClassifierTask, start: LanguageModel) -> dict[str, Tens
     for name, tensor in start.network.state_dict().items():
         if name == "table" or name.startswith("topology.recurrent."):
             weights[name] = F.pad(tensor, (0, weights[name].shape[-1] - tensor.shape[-1]))
+    scale = weights["table"].std() / DEVIATION
+    weights["table"] = weights["table"] / scale
+    weights["topology.recurrent.weight_ih_l0"] = weights["topology.recurrent.weight_ih_l0"] * scale
     return weights

@@ -1,6 +1,8 @@
 """What the models that users hold have in common, whatever the task."""
 
+import os
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -9,17 +11,34 @@ import torch
 from torch import nn
 
 from unrolled.training import model_file
+from unrolled.training.options import TrainingOptions
+
+PathLike = str | os.PathLike[str]
 
 
 class PublicModel(ABC):
     """A trained network with its options and vocabulary: it moves between devices and saves itself."""
 
     task: str
+    options_class: type[TrainingOptions]
+    """Of the task: its fields are the keywords of `fit`"""
 
     def __init__(self, network: nn.Module, options: Any, metrics: dict[str, float] | None, step: int) -> None:
         self.network: Any = network.eval()
         self.options = options
         self.metrics, self.step = dict(metrics or {}), step
+
+    @classmethod
+    def fit(cls, *paths: PathLike, val: PathLike | Sequence[PathLike] | None = None, **options: Any) -> Self:
+        """Train on what `unrolled train` takes for the task: paths and `val` as there, keywords for its flags.
+
+        Raises `InputError` for unusable files or options and `NonFiniteError` where the loss is not finite.
+        """
+        from unrolled.tasks.fitting import fit  # the other way round at import
+
+        model = fit(paths, val=val, options=cls.options_class(**options)).model
+        assert isinstance(model, cls)
+        return model
 
     @property
     def device(self) -> torch.device:

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +31,7 @@ class TextClassifier(PublicModel):
     """A trained text classifier."""
 
     task = TextClassifierTask.name
+    options_class = TextClassifierOptions
     network: Network
 
     def __init__(
@@ -45,18 +45,6 @@ class TextClassifier(PublicModel):
     ) -> None:
         super().__init__(network, options, metrics, step)
         self.tokenizer, self.labels = tokenizer, list(labels)
-
-    @classmethod
-    def fit(cls, *paths: str | Path, val: str | Path | None = None, **options: Any) -> "TextClassifier":
-        """Train on labelled texts; keywords are the flags of `unrolled train classify-text`.
-
-        Raises `InputError` for unusable files or options and `NonFiniteError` where the loss is not finite.
-        """
-        from unrolled.tasks.fitting import fit  # the other way round at import
-
-        model = fit(paths, val=val, options=TextClassifierOptions(**options)).model
-        assert isinstance(model, cls)
-        return model
 
     @classmethod
     def from_file(cls, tensors: dict[str, Tensor], description: dict[str, Any]) -> "TextClassifier":

@@ -42,6 +42,7 @@ class Translator(PublicModel):
     """A trained translator."""
 
     task = TranslateTask.name
+    options_class = TranslateOptions
     network: Network
 
     def __init__(
@@ -54,19 +55,6 @@ class Translator(PublicModel):
     ) -> None:
         super().__init__(network, options, metrics, step)
         self.languages = languages
-
-    @classmethod
-    def fit(cls, *paths: PathLike, val: PathLike | Sequence[PathLike] | None = None, **options: Any) -> "Translator":
-        """Train on a source file and a target file, or one table; `val` likewise. Keywords are the flags of
-        `unrolled train translate`.
-
-        Raises `InputError` for unusable files or options and `NonFiniteError` where the loss is not finite.
-        """
-        from unrolled.tasks.fitting import fit  # the other way round at import
-
-        model = fit(paths, val=val, options=TranslateOptions(**options)).model
-        assert isinstance(model, cls)
-        return model
 
     @classmethod
     def from_file(cls, tensors: dict[str, Tensor], description: dict[str, Any]) -> "Translator":

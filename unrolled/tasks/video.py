@@ -1,10 +1,10 @@
 """What the tasks on clips share: reading the frames, and the network from frames to features."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,21 +19,42 @@ from unrolled.data.frame_cache import Kept, cached
 from unrolled.data.frames import Frames
 from unrolled.data.media_files import BadFiles
 from unrolled.data.streams import IGNORED
+from unrolled.errors import InputError
 from unrolled.nn import Recurrent
 from unrolled.nn.augment import Variety, vary, warp
 from unrolled.nn.convnet import FrameEncoder, Packed, pack
 from unrolled.tasks.media_options import VideoOptions
 
+T = TypeVar("T")
+DEFAULT_SECONDS = 300.0
 LONGEST_SIDE = 64
 """Of a frame, where no size is asked for."""
 LOOKED_AT = 20
 """Clips whose first frame says whether all are grey."""
 ALMOST_GREY = 3.0
 """How far the colours of a grey frame may lie apart, on average: a codec's rounding."""
-WIDTHS = (24, 48, 96, 128)
-"""Channels of the convolutions."""
+MIXED = 3.0
+"""Clips of different length share a batch: their padding costs the convolutions nothing, and batches of one length,
+which are batches of few classes, have another mean and variance than all clips have (batch normalisation)."""
 AT_ONCE = 512
 """Frames that are encoded at a time where nothing is trained."""
+
+
+def resolved(options: Any, *, dropout: float, batch: int, features: int, channels: str) -> Any:
+    """The options of a task that gives labels, with every choice made."""
+    return replace(
+        options,
+        cell=options.cell or "gru",
+        hidden=options.hidden or 128,
+        layers=options.layers or 1,
+        features=options.features or features,
+        channels=options.channels or channels,
+        dropout=dropout if options.dropout is None else options.dropout,
+        batch=options.batch or batch,
+        bptt="full",
+        lr=options.lr or 2e-3,
+        seconds=DEFAULT_SECONDS if options.seconds is None and options.steps is None else options.seconds,
+    )
 
 
 @dataclass(frozen=True)
@@ -54,11 +75,11 @@ class Shape:
     @classmethod
     def of(cls, paths: Sequence[Path], options: VideoOptions, count: int | None = None) -> "Shape":
         """That of the first clip, made smaller; grey where the clips are."""
-        first = video.probe(paths[0])
+        first = next(_of_those_that_can_be_read(paths, video.probe, options.bad_files))
         longest = max(first.width, first.height)
         size = min(longest, options.size or LONGEST_SIDE)
         height, width = (max(1, round(side * size / longest)) for side in (first.height, first.width))
-        grey = _are_grey(paths) if options.grey is None else options.grey
+        grey = _are_grey(paths, options.bad_files) if options.grey is None else options.grey
         return cls(height, width, grey, options.stride, count)
 
     def read(self, paths: Sequence[Path], bad_files: BadFiles = "stop") -> Kept:
@@ -79,13 +100,26 @@ class Shape:
         return asdict(self)
 
 
-def _are_grey(paths: Sequence[Path]) -> bool:
-    step = max(1, len(paths) // LOOKED_AT)
-    for path in paths[::step]:
-        frame = next(iter(video.frames(path))).astype(np.float32)
-        if np.abs(frame - frame.mean(-1, keepdims=True)).mean() > ALMOST_GREY:
-            return False
-    return True
+def _are_grey(paths: Sequence[Path], bad_files: BadFiles) -> bool:
+    """Whether the first frames of some clips have no colour."""
+    some = paths[:: max(1, len(paths) // LOOKED_AT)]
+    firsts = _of_those_that_can_be_read(some, lambda path: next(iter(video.frames(path))), bad_files)
+    frames = (frame.astype(np.float32) for frame in firsts)
+    return all(np.abs(frame - frame.mean(-1, keepdims=True)).mean() <= ALMOST_GREY for frame in frames)
+
+
+def _of_those_that_can_be_read(paths: Sequence[Path], look: Callable[[Path], T], bad_files: BadFiles) -> Iterator[T]:
+    """What is found in each clip. Raises `InputError` at one that cannot be read, or where none can."""
+    found = 0
+    for number, path in enumerate(paths, 1):
+        try:
+            seen = look(path)
+        except InputError:
+            if bad_files == "stop" or (number == len(paths) and not found):
+                raise
+            continue
+        found += 1
+        yield seen
 
 
 class VideoNetwork(nn.Module):
@@ -96,10 +130,10 @@ class VideoNetwork(nn.Module):
 
     def __init__(self, shape: Shape, options: Any, seen: int) -> None:
         super().__init__()
-        assert options.features and options.dropout is not None
+        assert options.features and options.channels and options.dropout is not None
         self.options = options
         self.encoder = FrameEncoder(
-            shape.height, shape.width, seen * shape.channels, options.features, WIDTHS, options.dropout
+            shape.height, shape.width, seen * shape.channels, options.features, channels_of(options), options.dropout
         )
         names = ("shift", "scale", "turn", "light", "speed", "flip", "cover")
         self.variety = Variety(**{name: getattr(options, name) for name in names})
@@ -120,6 +154,11 @@ class VideoNetwork(nn.Module):
         """The real frames, in training each clip a little changed."""
         packed = pack(batch.inputs, batch.lengths)
         return vary(packed, self.variety) if self.training else packed
+
+
+def channels_of(options: Any) -> tuple[int, ...]:
+    """Of the convolutions."""
+    return tuple(int(channels) for channels in options.channels.split(","))
 
 
 def layers(options: Any, bidirectional: bool) -> Recurrent:

@@ -32,6 +32,7 @@ class VideoCaptioner(PublicModel):
     """A trained captioner of clips."""
 
     task = VideoCaptionTask.name
+    options_class = VideoCaptionerOptions
     network: Network
 
     def __init__(
@@ -45,21 +46,6 @@ class VideoCaptioner(PublicModel):
     ) -> None:
         super().__init__(network, options, metrics, step)
         self.words, self.shape = words, shape
-
-    @classmethod
-    def fit(
-        cls, *paths: PathLike, val: PathLike | Sequence[PathLike] | None = None, **options: Any
-    ) -> "VideoCaptioner":
-        """Train on a folder of clips with captions, or a table of captions; `val` likewise. Keywords are the flags of
-        `unrolled train caption-video`.
-
-        Raises `InputError` for unusable files or options and `NonFiniteError` where the loss is not finite.
-        """
-        from unrolled.tasks.fitting import fit  # the other way round at import
-
-        model = fit(paths, val=val, options=VideoCaptionerOptions(**options)).model
-        assert isinstance(model, cls)
-        return model
 
     @classmethod
     def from_file(cls, tensors: dict[str, Tensor], description: dict[str, Any]) -> "VideoCaptioner":

@@ -26,6 +26,7 @@ class VideoClassifier(PublicModel):
     """A trained classifier of clips."""
 
     task = VideoClassifierTask.name
+    options_class = VideoClassifierOptions
     network: Network
 
     def __init__(
@@ -39,18 +40,6 @@ class VideoClassifier(PublicModel):
     ) -> None:
         super().__init__(network, options, metrics, step)
         self.shape, self.labels = shape, list(labels)
-
-    @classmethod
-    def fit(cls, *paths: str | Path, val: str | Path | None = None, **options: Any) -> "VideoClassifier":
-        """Train on labelled clips; keywords are the flags of `unrolled train classify-video`.
-
-        Raises `InputError` for unusable files or options and `NonFiniteError` where the loss is not finite.
-        """
-        from unrolled.tasks.fitting import fit  # the other way round at import
-
-        model = fit(paths, val=val, options=VideoClassifierOptions(**options)).model
-        assert isinstance(model, cls)
-        return model
 
     @classmethod
     def from_file(cls, tensors: dict[str, Tensor], description: dict[str, Any]) -> "VideoClassifier":

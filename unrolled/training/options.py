@@ -37,7 +37,7 @@ class TrainingOptions:
         Stop after so many validations without a better one; 0 never stops early.
     average
         Measure and keep the mean of the newest weights, over this part of the training, such as 0.1; 0 for the last
-        weights alone. Default: chosen for the task.
+        weights alone.
     seed
         Seed of initial weights, dropout and samples.
     engine
@@ -58,7 +58,7 @@ class TrainingOptions:
     clip: float = 1.0
     eval_every: int | None = None
     patience: int = 0
-    average: float | None = None
+    average: float = 0.0
     seed: int = 0
     engine: str = "auto"
     device: str | None = None

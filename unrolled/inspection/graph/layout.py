@@ -25,6 +25,8 @@ BOX, TWO_LINES = 0.46, 0.8
 """Height of a box with one line and with two."""
 BUS = 0.28
 """From a box down to the line that brings its weight."""
+POOLED = 0.55
+"""From a pool down to the line that brings its states."""
 TITLES = {"title": 0.33, "subtitle": 0.24}
 HEIGHTS = {"row": 0.22, "formula": 0.3, "shapes": 0.21, "detail": 0.19}
 """Of lines of text."""
@@ -107,6 +109,7 @@ class _Layout:
         for edge in graph.edges:
             getattr(self, "_" + edge.kind)(edge)
         self._losses()
+        self._pooled()
         self._weights()
         self._dots()
         self._chunk()
@@ -121,7 +124,7 @@ class _Layout:
         for layer in range(1, self.plan.layers + 1):
             order += [f"state{layer}", f"state{layer}r", f"join{layer}"]
         y, rows, below = 1.3 if words.caption(self.graph) else 0.75, {}, ""
-        for kind in [k for k in [*order, "output", "loss", "total"] if k in kinds]:
+        for kind in [k for k in [*order, "pool", "output", "loss", "total"] if k in kinds]:
             if below:
                 y += self._rise(kind)
             rows[kind] = y
@@ -133,6 +136,8 @@ class _Layout:
         """From the row below up to one of this kind; where weights enter, their line needs room."""
         if kind in ("loss", "total"):
             return 0.9
+        if kind == "pool":
+            return 1.5 + 0.2 * self.two_states
         if kind.startswith("join"):
             return 1.1 if self.two_states else 0.95
         return 1.1 + (0.2 if self.two_states and kind != "embedding" else 0.0)
@@ -164,6 +169,8 @@ class _Layout:
             return Box((min(xs) + max(xs)) / 2, self.rows["total"], width, height)
         if node.kind == "target":
             return Box(self.columns[node.part, node.timestep] - 0.76, self.rows["loss"], 0.42, 0.3)
+        if node.kind == "pool":
+            width = 0.95
         if len(node.label) > 1:
             height = TWO_LINES
         y = self.rows[words.row(node)]
@@ -187,17 +194,21 @@ class _Layout:
     def _forward(self, edge: Edge) -> None:
         nodes, boxes = self.graph.nodes, self.scene.boxes
         tail, head = boxes[edge.tail], boxes[edge.head]
-        if nodes[edge.head].kind == "total":
+        if nodes[edge.head].kind in ("total", "pool"):
             return  # all of them together, below
         if nodes[edge.tail].kind == "target":
             self._arrow([(tail.right, tail.y), (head.left, head.y)], edge)
             return
-        x = tail.x
-        if self.plan.bidirectional:
-            for node in (nodes[edge.tail], nodes[edge.head]):
-                if node.kind == "state":
-                    x = self.columns[node.part, node.timestep] + (PORT if node.reverse else -PORT)
+        x = self._port(tail, nodes[edge.tail], nodes[edge.head])
         self._arrow([(x, tail.top), (x, head.bottom)], edge)
+
+    def _port(self, tail: Box, *ends: Node) -> float:
+        """Where the arrow between these nodes stands: with both directions, beside the middle of the timestep."""
+        x = tail.x
+        for node in ends if self.plan.bidirectional else ():
+            if node.kind == "state":
+                x = self.columns[node.part, node.timestep] + (PORT if node.reverse else -PORT)
+        return x
 
     def _recurrent(self, edge: Edge) -> None:
         tail, head = self.scene.boxes[edge.tail], self.scene.boxes[edge.head]
@@ -214,8 +225,10 @@ class _Layout:
     def _weight(self, edge: Edge) -> None:
         node, head = self.graph.nodes[edge.head], self.scene.boxes[edge.head]
         side = -PORT
-        if self.plan.bidirectional and node.kind in ("state", "output"):  # beside the arrows, or between them
-            side = 0.0 if node.kind == "output" else 0.15 if node.reverse else -0.15
+        if self.plan.bidirectional and node.kind == "state":  # beside the arrows
+            side = 0.15 if node.reverse else -0.15
+        if self.plan.topology == "many_to_many" and self.plan.bidirectional and node.kind == "output":
+            side = 0.0  # between them
         self._arrow([(head.x + side, head.bottom - BUS), (head.x + side, head.bottom)], edge)
 
     def _across(self, points: list[Point], edge: Edge) -> None:
@@ -264,6 +277,20 @@ class _Layout:
         self.scene.arrows.append(Arrow(((losses[0].x, y), (losses[-1].x, y)), "forward", head=False))
         self.scene.arrows.append(Arrow(((total.x, y), (total.x, total.bottom)), "forward"))
 
+    def _pooled(self) -> None:
+        """From every state that is pooled up to one line, and from there into the pool."""
+        pool = self.scene.boxes.get("pool")
+        if pool is None:
+            return
+        y, xs = pool.bottom - POOLED, [pool.x]
+        for edge in self.graph.edges:
+            if edge.head == "pool" and edge.kind == "forward":
+                tail = self.scene.boxes[edge.tail]
+                xs.append(self._port(tail, self.graph.nodes[edge.tail]))
+                self.scene.arrows.append(Arrow(((xs[-1], tail.top), (xs[-1], y)), "forward", head=False))
+        self.scene.arrows.append(Arrow(((min(xs), y), (max(xs), y)), "forward", head=False))
+        self.scene.arrows.append(Arrow(((pool.x, y), (pool.x, pool.bottom)), "forward"))
+
     def _weights(self) -> None:
         """The line from each weight to the last box that it serves."""
         for node in self.graph.nodes.values():
@@ -280,7 +307,7 @@ class _Layout:
         before = {(words.row(n), n.part) for n in self.graph.nodes.values() if n.timestep == steps - 1}
         for node in self.graph.nodes.values():
             row = words.row(node)
-            if node.timestep == steps and (row, node.part) in before and node.kind not in ("join", "target"):
+            if node.timestep == steps and (row, node.part) in before and node.kind not in ("join", "pool", "target"):
                 self._note(self._gap(node), self.rows[row], r"$\cdots$", "dots", "center")
 
     def _chunk(self) -> None:

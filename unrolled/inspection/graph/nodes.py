@@ -22,7 +22,8 @@ class Node:
     name: str
     kind: str
     """input, embedding, state, start (the state before the first timestep), hidden (of a network without a state),
-    join (both directions, concatenated), context, output, target, loss, total, weight"""
+    join (both directions, concatenated), pool (many states become one vector), context,
+    output, target, loss, total, weight"""
     label: tuple[str, ...]
     """Lines in TeX's mathematics"""
     timestep: int = 0
@@ -136,7 +137,10 @@ class _Builder:
 
     def many_to_one(self) -> None:
         top = self.stack(self.inputs(range(1, self.steps + 1)))
-        self.outputs({self.steps: top[self.steps]}, single=True)
+        last = top[self.steps]
+        if self.plan.pools:
+            last = [self.pool(top)]
+        self.outputs({self.steps: last}, single=True)
 
     def many_to_many(self) -> None:
         self.outputs(self.stack(self.inputs(range(1, self.steps + 1))), mean=True)
@@ -213,6 +217,17 @@ class _Builder:
         self.share(at(*weight), self.lettered("W", layer, reverse) + symbol, list(states.values()), **where)
         return dict(sorted(states.items()))
 
+    def pool(self, top: dict[int, list[str]]) -> str:
+        """What the output sees of the top layer's states: of all, or of both ends."""
+        how = self.plan.pooling
+        name = self.add("pool", "pool", rf"\mathrm{{{'concat' if how == 'final' else how}}}", timestep=self.steps)
+        ends = [top[self.steps][0], top[1][-1]]  # the last of each direction
+        for state in ends if how == "final" else [state for states in top.values() for state in states]:
+            self.link(state, name)
+        if how == "attention":
+            self.share("W_a", "W_a", [name])
+        return name
+
     def join(self, both: list[str], t: int, layer: int) -> str:
         name = self.add(f"join_{t}.layer{layer}", "join", r"\mathrm{concat}", timestep=t, layer=layer)
         for state in both:
@@ -239,7 +254,7 @@ class _Builder:
                 self.link(loss, total)
 
     def target(self, t: int, low: str) -> str:
-        if not self.plan.of_model:
+        if not self.plan.predicts_next:
             return r"y^{\ast}" + low
         last = self.low(t)[2:-1]
         return f"x_{{{int(last) + 1 if last.isdigit() else last + '+1'}}}"

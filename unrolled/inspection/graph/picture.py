@@ -25,6 +25,7 @@ FILLS = {
     "total": pictures.LOSS,
     "weight": "#ececec",
     "join": "white",
+    "pool": pictures.STATE,
     "target": "white",
 }
 LABEL, SMALL_LABEL = 14.0, 11.0
@@ -132,7 +133,7 @@ def write(axes: "Axes", note: Note) -> None:
 def _node(axes: "Axes", node: Node, box: Box) -> None:
     if node.kind != "target":
         rectangle(axes, box, FILLS[node.kind], dashed=node.name.startswith("fed"))
-    small = node.kind in ("target", "join", "weight", "context") or node.name == "start"
+    small = node.kind in ("target", "join", "pool", "weight", "context") or node.name == "start"
     for line, label in enumerate(node.label):
         y = box.y + (2 * CELL_STATE * ((len(node.label) - 1) / 2 - line))
         axes.text(

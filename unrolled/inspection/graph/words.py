@@ -9,7 +9,7 @@ from unrolled.inspection.graph.plan import Plan, at, count
 TITLES = {
     "one_to_one": ("One to one", "no recurrence: each output from its own input alone"),
     "one_to_many": ("One to many", "one input, an output at every timestep"),
-    "many_to_one": ("Many to one", "one output, after the last input"),
+    "many_to_one": ("Many to one", "one output for the whole sequence"),
     "many_to_many": ("Many to many", "an output at every timestep"),
     "sequence_to_sequence": ("Sequence to sequence", "many to one, then one to many: an encoder, a context, a decoder"),
 }
@@ -90,7 +90,10 @@ def beside(graph: Graph) -> Iterator[tuple[str, list[Line]]]:
         for layer in range(1, plan.layers) if plan.bidirectional else ():
             both = ";\\; ".join(directed("h", r) + f"^{{({layer})}}_t" for r in (False, True))
             yield f"join{layer}", [Line("row", "both directions"), Line("formula", f"$h^{{({layer})}}_t = [{both}]$")]
-    yield "output", [Line("row", "output"), Line("formula", _output(plan)), *_sizes(plan, "W_hy")]
+    if plan.pools:
+        yield "pool", [Line("row", "one vector of all"), Line("formula", _pool(plan)), *_sizes(plan, "W_a")]
+    classes = [Line("detail", f"one of C = {plan.classes:,} classes")] if plan.classes else []
+    yield "output", [Line("row", "output"), Line("formula", _output(plan)), *classes, *_sizes(plan, "W_hy")]
     yield "loss", [Line("row", "loss"), Line("formula", _loss(plan))]
     if any(n.kind == "total" for n in graph.nodes.values()):
         mean = r"$L = (L_1 + \cdots + L_T)\;/\;T$"
@@ -141,6 +144,8 @@ def _output(plan: Plan) -> str:
     low = "" if plan.topology == "many_to_one" or (plan.topology == "one_to_one" and not plan.of_model) else "_t"
     h = "s" if plan.topology == "sequence_to_sequence" else "h"
     number = f"^{{({plan.layers})}}" if plan.layers > 1 else ""
+    if plan.pools:
+        return r"$y = W_{hy}\, h + b_y$"
     if plan.topology == "many_to_one":
         return rf"$y = W_{{hy}}\, h{number}_T + b_y$"
     if plan.bidirectional:
@@ -149,7 +154,22 @@ def _output(plan: Plan) -> str:
     return rf"$y{low} = W_{{hy}}\, {h}{number}{low} + b_y$"
 
 
+def _pool(plan: Plan) -> str:
+    """What becomes of the states; with both directions h_t is both of them, side by side."""
+    number = f"^{{({plan.layers})}}" if plan.layers > 1 else ""
+    if plan.pooling == "final":
+        return rf"$h = [{directed('h', False)}{number}_T;\; {directed('h', True)}{number}_1]$"
+    h = f"h{number}"
+    return {
+        "mean": rf"$h = ({h}_1 + \cdots + {h}_T)\;/\;T$",
+        "max": rf"$h = \max({h}_1, \ldots, {h}_T)$",
+        "attention": rf"$h = \sum_t\, \mathrm{{softmax}}_t(v\, \tanh(W_a {h}_t))\, {h}_t$",
+    }[plan.pooling]
+
+
 def _loss(plan: Plan) -> str:
+    if plan.classes:
+        return r"$L = -\log\, \mathrm{softmax}(y)[y^{\ast}]$"
     if plan.of_model:
         return r"$L_t = -\log\, \mathrm{softmax}(y_t)[x_{t+1}]$"
     low = "" if plan.topology in ("many_to_one", "one_to_one") else "_t"
