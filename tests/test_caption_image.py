@@ -261,7 +261,7 @@ def test_other_tokens_than_words(data: Path, backbone: Path, tokens: str) -> Non
 
 
 def test_what_takes_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a terminal a line that is written over, and goes; elsewhere a line now and then; nothing where all is known."""
+    """In a terminal a line that is written over and goes; elsewhere one now and then; nothing where all is known."""
     clock = iter(range(0, 1000, 4))
     monkeypatch.setattr("time.monotonic", lambda: next(clock))
     for terminal in (True, False):
