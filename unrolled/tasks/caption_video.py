@@ -8,11 +8,13 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrolled.cells import CELLS, Inputs
+from unrolled.cells import CELLS, Inputs, State
 from unrolled.data.batches import BucketStream, ExampleBatch, Examples, Limit
 from unrolled.data.frames import Frames
+from unrolled.data.streams import IGNORED
 from unrolled.engines import said
 from unrolled.nn import Recurrent
 from unrolled.nn.augment import Variety, vary, warp
@@ -97,11 +99,31 @@ class Network(CaptionNetwork):
             orthogonal=True,
             engine=o.engine,
         )
+        self.concepts = nn.Linear(o.features, words.vocabulary.size) if o.concepts else None
         names = ("shift", "scale", "turn", "light", "speed", "flip", "cover")
         self.variety = Variety(**{name: getattr(o, name) for name in names})
 
+    def forward(self, batch: ExampleBatch, state: State | None) -> tuple[Tensor, State]:
+        """The mean loss of the batch's tokens in nats (teacher forcing), with that of the words apart from their order
+        where it is wanted; there is no state to carry on."""
+        features, lengths = self._look(batch)
+        scores, targets = self.written(batch, self._remember(features, lengths))
+        loss = F.cross_entropy(scores, targets, label_smoothing=self.options.label_smoothing)
+        if self.concepts is None:
+            return loss, ()
+        assert batch.owners is not None
+        real, mean = batch.targets != IGNORED, features.sum(0) / lengths[:, None].clamp(min=1)
+        said = torch.zeros(len(mean), len(self.table), device=mean.device)
+        said[batch.owners.expand_as(batch.targets)[real], batch.targets[real]] = 1
+        wrong = F.binary_cross_entropy_with_logits(self.concepts(mean), said, reduction="sum") / len(mean)
+        return loss + self.options.concepts * wrong, ()
+
     def read(self, batch: ExampleBatch) -> Memory:
         """Frames (T, B, H, W, C) to what the decoder remembers: at most T values a clip."""
+        return self._remember(*self._look(batch))
+
+    def _look(self, batch: ExampleBatch) -> tuple[Tensor, Tensor]:
+        """What the convolutions find in each frame that is looked at, (T', B, F), and how many these are (B,)."""
         inputs, lengths = batch.inputs, batch.lengths
         if self.training and self.variety.speed:
             at, lengths = warp(lengths, self.variety.speed)
@@ -111,7 +133,9 @@ class Network(CaptionNetwork):
         rows, lengths = sample(packed, EACH, self.training)
         # outside of a training a few at a time, so that many clips take little memory
         parts = rows.split(len(rows) if self.training else AT_ONCE)
-        features = spread(torch.cat([self._features(packed, part) for part in parts]), lengths)
+        return spread(torch.cat([self._features(packed, part) for part in parts]), lengths), lengths
+
+    def _remember(self, features: Tensor, lengths: Tensor) -> Memory:
         outputs, final = self.encoder.unroll(Inputs(features), None, lengths)
         mean = features.sum(0) / lengths[:, None].clamp(min=1)
         context = torch.cat([final[0].transpose(0, 1).flatten(1), mean], 1)

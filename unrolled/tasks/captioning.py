@@ -148,8 +148,11 @@ class CaptionNetwork(nn.Module, ABC):
 
     def scores(self, batch: ExampleBatch) -> tuple[Tensor, Tensor]:
         """Scores (N, V) of the real tokens, each after the true ones before it, and these tokens (N,)."""
+        return self.written(batch, self.read(batch))
+
+    def written(self, batch: ExampleBatch, memory: Memory) -> tuple[Tensor, Tensor]:
+        """The same, from what the decoder remembers."""
         before = self._embed(shifted(batch.targets, BEGIN, PADDING))
-        memory = self.read(batch)
         if batch.owners is not None:
             memory = memory.select(batch.owners)
         readouts, _ = self.topology.decode(before, memory, batch.target_lengths)

@@ -273,6 +273,9 @@ class VideoCaptionerOptions(VideoOptions, RecurrentOptions):
         How the words look at the frames: none, dot or additive. Default: additive.
     embedding
         Size of the vectors that tokens become.
+    concepts
+        How much it counts that the convolutions alone tell which words a clip's captions have, whatever their order:
+        they learn sooner what there is to be seen. 0.1 is much, 0 nothing.
     """
 
     frames: int = 64
@@ -284,6 +287,7 @@ class VideoCaptionerOptions(VideoOptions, RecurrentOptions):
     attention: Literal["none", "dot", "additive"] = "additive"
     embedding: int | None = None
     size: int | None = None
+    concepts: float = 0.0
     label_smoothing: float = 0.0
     shift: float = 0.05
     scale: float = 0.0
@@ -296,6 +300,7 @@ class VideoCaptionerOptions(VideoOptions, RecurrentOptions):
             self._one_of(name, allowed)
         for name in ("frames", "embedding", "min_count"):
             self._at_least(name, above=0)
+        self._at_least("concepts", low=0)
         if self.hidden is not None and self.hidden % 2:
             raise InputError(f"--hidden is {self.hidden}: it must be even, since each direction has half of the units")
         if self.vocabulary is not None:
