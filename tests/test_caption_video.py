@@ -141,6 +141,26 @@ def test_all_captions_of_a_clip_at_once_have_the_loss_and_gradient_of_each_alone
     )
 
 
+def test_concepts_are_the_words_of_all_captions_of_a_clip() -> None:
+    """The loss grows by their binary cross-entropy, from what the convolutions find on average, times the weight."""
+    texts = [["a dog", "a brown dog runs"], ["a cat"]]
+    network, words = network_of(texts, concepts=0.5)
+    network.eval()
+    batch = with_all_captions(clips(2), texts, words).batch(np.arange(2))
+    loss, _ = network(batch, None)
+    scores, targets = network.scores(batch)
+    features, lengths = network._look(batch)
+    assert network.concepts is not None
+    found = torch.stack([network.concepts(features[: lengths[n], n].mean(0)) for n in range(2)]).sigmoid()
+    expected = 0.0
+    for n, several in enumerate(texts):
+        said = {int(token) for text in several for token in words.vocabulary.encode(text, end=True)}
+        for token in range(words.vocabulary.size):
+            expected -= torch.log(found[n, token] if token in said else 1 - found[n, token])
+    added = loss - torch.nn.functional.cross_entropy(scores, targets)
+    torch.testing.assert_close(added, 0.5 * torch.as_tensor(expected) / 2, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("attention", ["none", "dot", "additive"])
 def test_a_clip_is_captioned_alone_as_among_longer_ones(attention: str) -> None:
     network, words = network_of([["a dog runs in the sun", "two cats sleep"]], attention=attention)
