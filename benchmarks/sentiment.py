@@ -83,8 +83,11 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("flags", nargs="*", help="more flags of train classify-text, after --")
-    options = parser.parse_args()
+    parser.epilog = "What follows a -- are more flags of train classify-text."
+    given, more = sys.argv[1:], []
+    if "--" in given:  # argparse would not give them to the right place
+        given, more = given[: given.index("--")], given[given.index("--") + 1 :]
+    options = parser.parse_args(given)
     for name in options.sets:
         for seed in options.seeds:
             train, test = parts(options.data, name, seed)
@@ -97,7 +100,7 @@ def main() -> None:
                 "regression_characters": regression(train, test, characters=True) if name == "nsmc" else None,
             }
             begun = time.time()
-            found = ours(options.data, name, seed, options.seconds, options.flags)
+            found = ours(options.data, name, seed, options.seconds, more)
             summary = found.pop("summary")
             kept = ("seconds", "steps", "best_step", "parameters", "tokens_per_second", "train_loss", "accuracy")
             print(

@@ -72,13 +72,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=900)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--beam", type=int, default=5)
-    parser.add_argument("flags", nargs="*", help="more flags of train translate, after --")
-    options = parser.parse_args()
+    parser.epilog = "What follows a -- are more flags of train translate."
+    given, more = sys.argv[1:], []
+    if "--" in given:  # argparse would not give them to the right place
+        given, more = given[: given.index("--")], given[given.index("--") + 1 :]
+    options = parser.parse_args(given)
     for name in options.sets:
         for attention in options.attention:
             for seed in options.seeds:
-                more = ["--attention", attention, *options.flags]
-                print(json.dumps(measure(options.data, name, seed, options.seconds, options.beam, more)), flush=True)
+                flags = ["--attention", attention, *more]
+                print(json.dumps(measure(options.data, name, seed, options.seconds, options.beam, flags)), flush=True)
 
 
 if __name__ == "__main__":

@@ -177,11 +177,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--no-baselines", action="store_true")
-    parser.add_argument("flags", nargs="*", help="more flags of the training, after --")
-    options = parser.parse_args()
+    parser.epilog = "What follows a -- are more flags of the training."
+    given, more = sys.argv[1:], []
+    if "--" in given:  # argparse would not give them to the right place
+        given, more = given[: given.index("--")], given[given.index("--") + 1 :]
+    options = parser.parse_args(given)
     for name in options.sets:
         for seed in options.seeds:
-            found = measure(options.data, name, seed, options.seconds, not options.no_baselines, options.flags)
+            found = measure(options.data, name, seed, options.seconds, not options.no_baselines, more)
             print(json.dumps(found), flush=True)
 
 

@@ -117,6 +117,17 @@ def test_passes_and_seeds_differ() -> None:
     assert set(first_pass(0)) != set(first_pass(0, skip=1))  # not only the order of the batches
 
 
+def test_with_noise_a_batch_has_examples_of_many_lengths() -> None:
+    lists = [[1] * n for n in range(1, 41)] * 20
+    spread = {}
+    for noise in (0.05, 3.0):
+        stream = BucketStream(examples(lists, pairs=False), Limit(20), seed=0, noise=noise)
+        batches = [next(stream) for _ in range(stream.batches_a_pass)]
+        assert sorted(row for batch in batches for row in batch.rows.tolist()) == list(range(800))
+        spread[noise] = np.mean([batch.lengths.float().std().item() for batch in batches])
+    assert spread[0.05] < 1.5 and spread[3.0] > 4
+
+
 def test_a_token_array_takes_the_smallest_type() -> None:
     for size, dtype in [(256, np.uint8), (257, np.uint16), (65_536, np.uint16), (65_537, np.uint32)]:
         assert Sequences.pack([np.array([size - 1])], size).ids.dtype == dtype

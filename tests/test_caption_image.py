@@ -1,5 +1,6 @@
 """Captioning pictures: training, its four ways of giving the picture, the file, the command."""
 
+import io
 import json
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from PIL import Image
 from vision_helpers import captioned, convolutional, transformer
 
 import unrolled
+from unrolled.app.output import FilesRead
 from unrolled.data import frame_store
 from unrolled.data.captioned import read_captions
 from unrolled.data.frames import Frames
@@ -248,6 +250,37 @@ def test_bad_options_are_refused_in_a_sentence(data: Path, options: dict, words:
     assert_one_sentence(str(error.value))
 
 
+@pytest.mark.parametrize("tokens", ["char", "byte", "bpe"])
+def test_other_tokens_than_words(data: Path, backbone: Path, tokens: str) -> None:
+    more = {"vocabulary": 270} if tokens == "bpe" else {}
+    how = {key: value for key, value in SMALL.items() if key != "min_count"}
+    model = ImageCaptioner.fit(data, backbone=backbone, image="both", tokens=tokens, steps=2, **how, **more)
+    vocabulary = model.words.vocabulary
+    assert vocabulary.decode(vocabulary.encode("A red Square .")) == "A red Square ."
+    assert isinstance(model.caption(read_captions([data]).paths[:1])[0], str)
+
+
+def test_what_takes_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a terminal a line that is written over and goes; elsewhere one now and then; nothing where all is known."""
+    clock = iter(range(0, 1000, 4))
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    for terminal in (True, False):
+        stream = io.StringIO()
+        stream.isatty = lambda terminal=terminal: terminal  # type: ignore[method-assign]
+        told = FilesRead(stream)
+        told(40, 40)
+        assert stream.getvalue() == ""
+        for done in range(20, 41):
+            told(done, 40)
+        written = stream.getvalue()
+        assert "read 30 of 40 files" in written or "read 29 of 40 files" in written
+        assert ("\r" in written) == terminal and "\x1b" not in written
+        if terminal:
+            assert written.endswith(" \r")
+        else:
+            assert 3 < len(written.splitlines()) < 12  # every ten seconds
+
+
 def test_words_keep_all_in_json() -> None:
     words = Words.learn(["A dog .", "a Cat ."], ImageCaptionerOptions(min_count=1))
     again = Words.from_json(json.loads(json.dumps(words.to_json())))
@@ -259,6 +292,7 @@ def test_words_keep_all_in_json() -> None:
 # the command
 
 
+@pytest.mark.slow
 def test_train_predict_evaluate_report(data: Path, backbone: Path, tmp_path: Path, quick_cli: Cli) -> None:
     run = tmp_path / "run"
     how = ["--backbone", backbone, "--steps", 6, "--hidden", 32, "--min-count", 1, "--out", run, "--json"]
@@ -294,6 +328,7 @@ def test_train_predict_evaluate_report(data: Path, backbone: Path, tmp_path: Pat
         assert np.array(Image.open(tmp_path / name).convert("L")).std() > 5
 
 
+@pytest.mark.slow
 def test_the_commands_refuse_in_a_sentence(data: Path, backbone: Path, tmp_path: Path, quick_cli: Cli) -> None:
     run, picture = tmp_path / "run", data / "images" / "red_circle_0.png"
     ImageCaptioner.fit(data, backbone=backbone, image="both", steps=1, **SMALL).save(run.with_suffix(".safetensors"))

@@ -117,6 +117,17 @@ def test_damaged_clips_are_skipped_on_request_and_named(tmp_path: Path) -> None:
     assert "00.mkv" in notes and "05.mkv" in notes and "train 11, validation 3 clips" in notes
 
 
+def test_the_channels_of_the_convolutions_are_an_option_that_the_model_keeps(ways: Path, tmp_path: Path) -> None:
+    model = train(ways, steps=1, channels="6,10", size=8).model
+    model.save(tmp_path / "m.safetensors")
+    kernels = [
+        p.shape for name, p in unrolled.load(tmp_path / "m.safetensors").network.named_parameters() if p.dim() == 4
+    ]
+    assert kernels == [(6, 3, 5, 5)]
+    with pytest.raises(InputError, match="--channels"):
+        VideoClassifierOptions(channels="6,x")
+
+
 # Groups, and what is measured
 
 

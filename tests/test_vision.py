@@ -13,7 +13,7 @@ import torch
 import transformers
 from helpers import assert_one_sentence
 from PIL import Image
-from vision_helpers import convolutional, transformer
+from vision_helpers import PREPROCESSING, convolutional, transformer
 
 from unrolled.data.pictures import read_picture
 from unrolled.errors import InputError
@@ -96,13 +96,31 @@ def test_it_comes_back_from_its_description_and_weights(tmp_path: Path, make: ob
     assert not again.train().network.training
 
 
-def test_the_part_that_is_seen(shared_data: Path) -> None:
-    """Resized to 256 on the short side and cropped to 224: the middle 7/8 of it."""
-    backbone = Backbone.open(shared_data / "backbones" / "mobilenet_v2_1.0_224")
-    assert backbone.place(160, 320) == pytest.approx((90, 10, 230, 150))
-    picture = np.zeros((160, 320, 3), dtype=np.uint8)
-    picture[:, 88:232] = 255  # all that is seen, and a rim for the filter
+@pytest.mark.parametrize(
+    ("settings", "seen"),
+    [
+        ({"size": {"shortest_edge": 36}, "crop_size": {"height": 32, "width": 32}, "do_center_crop": True}, 128),
+        ({"size": {"height": 36, "width": 36}, "crop_size": {"height": 32, "width": 32}, "do_center_crop": True}, None),
+        ({"size": {"height": 32, "width": 32}}, None),
+        ({"size": {"shortest_edge": 32}, "crop_pct": 0.8, "image_processor_type": "ConvNextImageProcessor"}, 115.2),
+    ],
+    ids=["cropped", "squeezed and cropped", "squeezed", "by a share"],
+)
+def test_the_part_that_is_seen(tmp_path: Path, settings: dict, seen: float | None) -> None:
+    """A picture that is white where the network sees it, and black around, is white to the network."""
+    folder = convolutional(tmp_path / "net", {"image_processor_type": "MobileNetV2ImageProcessor", **settings})
+    backbone = Backbone.open(folder)
+    left, top, right, bottom = backbone.place(144, 288)
+    if seen is not None:
+        assert (right - left, bottom - top) == pytest.approx((seen, seen))
+    assert (left + right, top + bottom) == pytest.approx((288, 144))
+    picture = np.zeros((144, 288, 3), dtype=np.uint8)
+    rim = 9  # of the filter: two pixels of the smaller picture
+    picture[max(0, round(top) - rim) : round(bottom) + rim, max(0, round(left) - rim) : round(right) + rim] = 255
     assert float(backbone.pixels([picture]).min()) > 0.9
+    inside = np.full((144, 288, 3), 255, dtype=np.uint8)
+    inside[max(0, round(top)) : round(top) + rim] = 0
+    assert float(backbone.pixels([inside]).min()) < 0
 
 
 def test_the_library_stays_silent_and_asks_no_network(tmp_path: Path) -> None:
@@ -142,6 +160,47 @@ def test_what_is_no_image_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for name in (cut, text, tmp_path / "nowhere"):
         with pytest.raises(InputError, match=str(name)):
             Backbone.open(name)
+
+
+def family(name: str) -> tuple[torch.nn.Module, int]:
+    """A small network of a family with random weights, and the side of its pictures."""
+    deep, small = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}, {"num_hidden_layers": 2, "hidden_size": 16}
+    small |= {"num_attention_heads": 2}
+    t = transformers
+    if name == "resnet":
+        return t.ResNetModel(t.ResNetConfig(embedding_size=8, layer_type="basic", **deep)), 96
+    if name == "convnext":
+        return t.ConvNextModel(t.ConvNextConfig(**deep)), 96
+    if name == "swin":
+        return t.SwinModel(t.SwinConfig(embed_dim=8, depths=[1, 1], num_heads=[1, 1], image_size=64)), 64
+    if name == "dinov2":
+        return t.Dinov2Model(t.Dinov2Config(image_size=42, patch_size=14, **small)), 42
+    text, vision = {"vocab_size": 9, "intermediate_size": 16, **small}, {"image_size": 32, "patch_size": 8, **small}
+    if name == "clip":
+        return t.CLIPModel(t.CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)), 32
+    return t.SiglipModel(t.SiglipConfig(text_config=text, vision_config={"intermediate_size": 16, **vision})), 32
+
+
+@pytest.mark.parametrize(
+    ("name", "grid"),
+    [("resnet", 3), ("convnext", 3), ("swin", 8), ("dinov2", 3), ("clip", 4), ("siglip", 4)],
+)
+def test_networks_of_other_families(tmp_path: Path, name: str, grid: int) -> None:
+    torch.manual_seed(0)
+    network, side = family(name)
+    network.save_pretrained(tmp_path)
+    settings = {"image_processor_type": "ViTImageProcessor", "size": {"height": side, "width": side}}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({**PREPROCESSING, **settings}))
+    backbone = Backbone.open(tmp_path)
+    assert backbone.grid == (grid, grid)
+    pixels = backbone.pixels([np.random.default_rng(0).integers(0, 255, (50, 60, 3), dtype=np.uint8)])
+    part = network.eval().vision_model if hasattr(network, "vision_model") else network.eval()
+    with torch.no_grad():
+        theirs = part(pixels)
+    torch.testing.assert_close(backbone(pixels).pooled, theirs.pooler_output.flatten(1))
+    again = Backbone.from_json(json.loads(json.dumps(backbone.to_json())))
+    again.load_state_dict(backbone.state_dict())
+    torch.testing.assert_close(again(pixels), backbone(pixels))
 
 
 def test_a_picture_of_any_shape(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A small image network as a folder of transformers, and drawn pictures with captions."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -11,25 +12,25 @@ SHAPES = ("circle", "square")
 TEMPLATES = ("A {} {} .", "There is a {} {} on a white ground .")
 
 
-def preprocessing(size: int) -> dict[str, object]:
-    return {
-        "do_resize": True,
-        "size": {"height": size, "width": size},
-        "do_center_crop": False,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_std": [0.5, 0.5, 0.5],
-        "resample": 2,
-    }
+PREPROCESSING = {
+    "do_resize": True,
+    "do_center_crop": False,
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+    "resample": 2,
+}
 
 
-def convolutional(folder: Path) -> Path:
-    """MobileNet v1 with random weights: 32 × 32 pixels to 1 × 1 regions of 64; always the same."""
+def convolutional(folder: Path, settings: dict[str, object] | None = None) -> Path:
+    """MobileNet v1 with random weights: 64 × 64 pixels to 2 × 2 regions of 64; always the same. settings: of its
+    preprocessing."""
     torch.manual_seed(0)
     config = transformers.MobileNetV1Config(image_size=64, depth_multiplier=0.0625, min_depth=8)
-    return _saved(transformers.MobileNetV1Model(config), transformers.MobileNetV1ImageProcessor, 64, folder)
+    plain = {"image_processor_type": "MobileNetV1ImageProcessor", "size": {"height": 64, "width": 64}}
+    return _saved(transformers.MobileNetV1Model(config), settings or plain, folder)
 
 
 def transformer(folder: Path, pooling: bool = False) -> Path:
@@ -40,12 +41,13 @@ def transformer(folder: Path, pooling: bool = False) -> Path:
         hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8
     )
     network = transformers.ViTModel(config, add_pooling_layer=pooling)
-    return _saved(network, transformers.ViTImageProcessor, 32, folder)
+    settings = {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}
+    return _saved(network, settings, folder)
 
 
-def _saved(network: torch.nn.Module, processor: type, size: int, folder: Path) -> Path:
+def _saved(network: torch.nn.Module, settings: dict[str, object], folder: Path) -> Path:
     network.save_pretrained(folder)
-    processor(**preprocessing(size)).save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps({**PREPROCESSING, **settings}))
     return folder
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from unrolled.inspection.graph import Graph
 
 SHEET = "topologies"
+TOPOLOGIES_OF_CLIPS = {"classify-video": "many_to_one", "label-frames": "many_to_many"}
 DRAWN = ("language-model", "classify-text")
 """The tasks whose models are drawn; of the others their topology is."""
 
@@ -125,4 +126,9 @@ def _plan(what: str, shape: dict[str, Any]) -> Any:
             "unrolled graph sequence_to_sequence"
         )
     network = model.network
+    if model.task in TOPOLOGIES_OF_CLIPS:
+        raise InputError(
+            f"a model for {model.task} cannot be drawn, but its topology can: unrolled graph "
+            f"{TOPOLOGIES_OF_CLIPS[model.task]}"
+        )
     return plan_of(network.topology, network.table, model.options.bptt_steps)

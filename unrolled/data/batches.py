@@ -185,11 +185,14 @@ class Plan(NamedTuple):
 
 
 class BucketStream(Iterator[ExampleBatch]):
-    """Endless batches for training; see the module's first lines."""
+    """Endless batches for training; see the module's first lines.
 
-    def __init__(self, examples: Examples, limit: Limit, seed: int) -> None:
+    noise: how much lengths are blurred before they are sorted; with much of it a batch has examples of any length.
+    """
+
+    def __init__(self, examples: Examples, limit: Limit, seed: int, noise: float = NOISE) -> None:
         assert len(examples)
-        self.examples, self.limit, self.seed = examples, limit, seed
+        self.examples, self.limit, self.seed, self.noise = examples, limit, seed, noise
         self._pass = self._batch = 0
         self._plan = self._make_plan(0)
 
@@ -210,7 +213,7 @@ class BucketStream(Iterator[ExampleBatch]):
         sizes = self.examples.sizes()
         random = np.random.Generator(np.random.PCG64([self.seed, number]))
         order, edges = random.permutation(len(sizes)), []
-        noisy = sizes * (1 + NOISE * random.random(sizes.shape))
+        noisy = sizes * (1 + self.noise * random.random(sizes.shape))
         pool = POOL * self._usual_rows(sizes)
         for begin in range(0, len(order), pool):
             rows = _sorted(order[begin : begin + pool], noisy)

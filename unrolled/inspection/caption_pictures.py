@@ -26,6 +26,7 @@ TILE = 2.0
 """Inches of a picture under a word."""
 DARK = 0.25
 """What is left of a picture's light where the model does not look."""
+STOPS = ".,;:!?"
 WORDS = 40
 """Words that are drawn, at most."""
 
@@ -151,6 +152,15 @@ def _light(weights: np.ndarray, size: tuple[int, int], backbone: Any) -> np.ndar
     return light
 
 
+def tidy(text: str) -> str:
+    """Without the space before a full stop, where captions have one.
+
+    >>> tidy("a dog , it runs .")
+    'a dog, it runs.'
+    """
+    return re.sub(rf" (?=[{STOPS}](?: |$))", "", text)
+
+
 def _plain(text: str) -> str:
-    """Nothing in it is mathematics, and no space before a full stop, where captions have one."""
-    return re.sub(r" (?=[.,;:!?](?: |$))", "", text).replace("$", r"\$")
+    """Nothing in it is mathematics."""
+    return tidy(text).replace("$", r"\$")

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from unrolled.inspection.caption_pictures import STOPS, tidy
+
 LONGEST_SIDE = 360
 """Pixels of a picture in the report."""
 
@@ -24,9 +26,10 @@ td, th { text-align: right; padding: .2rem .9rem .2rem 0; font-variant-numeric: 
 main { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); }
 article { background: var(--card); border-radius: .5rem; overflow: hidden; }
 figure { margin: 0; position: relative; background: #0000000d; text-align: center; line-height: 0; }
-figure div { position: relative; display: inline-block; }
-img { max-width: 100%; height: auto; max-height: 20rem; }
-canvas { position: absolute; pointer-events: none; opacity: 0; transition: opacity .15s; }
+figure div { position: relative; display: inline-block; vertical-align: top; }
+img { width: 100%; height: auto; }
+canvas { position: absolute; inset: 0; width: 100%; height: 100%; pointer-events: none; opacity: 0;
+  transition: opacity .15s; }
 canvas.on { opacity: 1; }
 article > section { padding: .7rem .9rem .9rem; }
 .written { font-weight: 650; margin: 0 0 .5rem; }
@@ -39,16 +42,19 @@ small { color: var(--faint); overflow-wrap: anywhere; }
 SCRIPT = """
 for (const word of document.querySelectorAll("button[data-light]")) {
   const canvas = word.closest("article").querySelector("canvas");
+  const {rows, columns, most, place} = canvas.dataset, [x, y, width, height] = JSON.parse(place);
   const show = () => {
-    const light = JSON.parse(word.dataset.light), most = Math.max(...light);
-    const small = new OffscreenCanvas(canvas.dataset.columns, canvas.dataset.rows), brush = small.getContext("2d");
-    const cells = brush.createImageData(small.width, small.height);
-    light.forEach((w, n) => { cells.data[4 * n + 3] = 200 * (1 - w / most); });
+    const small = new OffscreenCanvas(columns, rows), brush = small.getContext("2d");
+    const cells = brush.createImageData(small.width, small.height), whole = canvas.getContext("2d");
+    JSON.parse(word.dataset.light).forEach((light, n) => { cells.data[4 * n + 3] = 200 * (1 - light / most); });
     brush.putImageData(cells, 0, 0);
-    const whole = canvas.getContext("2d");
+    const seen = [x * canvas.width, y * canvas.height, width * canvas.width, height * canvas.height];
+    whole.fillStyle = "rgb(0 0 0 / 78%)";
     whole.clearRect(0, 0, canvas.width, canvas.height);
+    whole.fillRect(0, 0, canvas.width, canvas.height);
+    whole.clearRect(...seen);
     whole.imageSmoothingQuality = "high";
-    whole.drawImage(small, 0, 0, canvas.width, canvas.height);
+    whole.drawImage(small, ...seen);
     canvas.classList.add("on");
   };
   for (const event of ["pointerenter", "focus", "click"]) word.addEventListener(event, show);
@@ -84,33 +90,39 @@ def page(title: str, how: str, metrics: dict[str, float], entries: Sequence[Entr
 
 def _card(entry: Entry, backbone: Any) -> str:
     height, width = entry.picture.shape[:2]
-    references = "".join(f"<li>{html.escape(text)}" for text in entry.references)
+    references = "".join(f"<li>{html.escape(tidy(text))}" for text in entry.references)
+    share = min(1.0, width / height)  # of the card's width: no picture is higher than the card is wide
+    shown = f'<img alt="" src="{_embedded(entry.picture)}">{_canvas(entry, backbone)}'
     return (
-        f'<article><figure><div><img alt="" src="{_embedded(entry.picture)}">{_canvas(entry, backbone)}</div></figure>'
+        f'<article><figure><div style="width:{share:.1%}">{shown}</div></figure>'
         f"<section><p class=written>{_words(entry.found)}</p><ul>{references}</ul>"
         f"<small>{html.escape(entry.name)}, {width}×{height}</small></section></article>"
     )
 
 
 def _canvas(entry: Entry, backbone: Any) -> str:
-    """Where the regions lie on the picture."""
+    """The shade over the picture; where its regions lie, as parts of the picture, and how strong the strongest is."""
     if not entry.found.attention:
         return ""
     height, width = entry.picture.shape[:2]
     left, top, right, bottom = backbone.place(height, width)
     rows, columns = backbone.grid
-    at = f"left:{left / width:.2%};top:{top / height:.2%};"
-    size = f"width:{(right - left) / width:.2%};height:{(bottom - top) / height:.2%}"
-    return f'<canvas width=224 height=224 data-rows={rows} data-columns={columns} style="{at}{size}"></canvas>'
+    most = max(max(weights) for weights in entry.found.attention)
+    place = [round(n, 4) for n in (left / width, top / height, (right - left) / width, (bottom - top) / height)]
+    across = 320
+    return (
+        f"<canvas width={across} height={round(across * height / width)} data-rows={rows} data-columns={columns} "
+        f'data-most={most:.4f} data-place="{place}"></canvas>'
+    )
 
 
 def _words(found: Any) -> str:
     """The caption; with attention each token a button that knows its weights."""
     if not found.attention:
-        return html.escape(found.text) or "(nothing)"
+        return html.escape(tidy(found.text)) or "(nothing)"
     parts: list[str] = []
     for token, weights in zip(found.tokens[:-1], found.attention, strict=False):
-        space = " " if token[:1].isspace() and parts else ""
+        space = " " if token[:1].isspace() and parts and token.strip() not in STOPS else ""
         light = json.dumps([round(w, 4) for w in weights], separators=(",", ":"))
         parts.append(f'{space}<button data-light="{light}">{html.escape(token.strip() or token)}</button>')
     return "".join(parts) or "(nothing)"

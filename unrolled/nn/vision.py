@@ -97,7 +97,11 @@ class Backbone(nn.Module):
         settings = json.loads(processor.to_json_string())
         pooler = not found["missing_keys"]
         description = {"name": str(name), "config": config, "processor": settings, "pooler": pooler}
-        return cls(part, description)
+        try:
+            return cls(part, description)
+        except (ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"the preprocessing of {name} does not fit its network: {reason}") from None
 
     @classmethod
     def from_json(cls, description: dict[str, Any]) -> Self:
@@ -177,11 +181,14 @@ class Backbone(nn.Module):
     def place(self, height: int, width: int) -> tuple[float, float, float, float]:
         """Which part of a picture the network sees, in pixels of the picture: left, top, right, bottom."""
         settings = self.description["processor"]
-        if not settings.get("do_center_crop") or not settings.get("crop_size"):
-            return 0.0, 0.0, float(width), float(height)
-        crop, size = settings["crop_size"], settings.get("size") or {}
-        if "shortest_edge" in size:
-            scale = min(height, width) / size["shortest_edge"]
+        size, crop = settings.get("size") or {}, settings.get("crop_size") or {}
+        shortest = size.get("shortest_edge")
+        if settings.get("crop_pct") and shortest and shortest < 384:  # ConvNeXt's: above it is squeezed into a square
+            across = down = min(height, width) * settings["crop_pct"]
+        elif not settings.get("do_center_crop") or not crop:
+            across, down = width, height
+        elif shortest:
+            scale = min(height, width) / shortest
             across, down = scale * crop["width"], scale * crop["height"]
         else:
             across = width * crop["width"] / size.get("width", crop["width"])

@@ -19,7 +19,7 @@ from unrolled.nn.augment import Variety, vary, warp
 from unrolled.nn.convnet import FrameEncoder, Packed, pack
 from unrolled.tasks.captioning import CaptionNetwork, CaptionTask, Words
 from unrolled.tasks.media_options import VideoCaptionerOptions
-from unrolled.tasks.video import AT_ONCE, WIDTHS, Shape
+from unrolled.tasks.video import AT_ONCE, Shape, channels_of
 from unrolled.topologies import Memory
 
 if TYPE_CHECKING:
@@ -28,9 +28,12 @@ if TYPE_CHECKING:
 DEFAULT_SECONDS = 600.0
 FRAMES = 1024
 """Frames times clips of a training batch, at most."""
+SIZE = 32
+"""Longest side of a frame, where no other is asked for: shapes are learned from many updates, and four times the pixels
+leave a third of them in the same time."""
 EACH = 2
-"""Of so many frames in a row a random one is looked at in training: neighbours are alike, and convolutions are what
-takes the time (temporal segment networks: Wang et al. 2016, arXiv:1608.00859)."""
+"""Of so many frames in a row one is looked at, in training a random one: neighbours are alike, and convolutions are
+what takes the time (temporal segment networks: Wang et al. 2016, arXiv:1608.00859)."""
 
 
 def resolve(options: VideoCaptionerOptions) -> VideoCaptionerOptions:
@@ -45,10 +48,12 @@ def resolve(options: VideoCaptionerOptions) -> VideoCaptionerOptions:
         hidden=hidden,
         layers=o.layers or 1,
         features=o.features or 256,
+        size=o.size or SIZE,
+        channels=o.channels or "24,48,96,128",
         embedding=o.embedding or min(hidden, 128),
-        dropout=0.2 if o.dropout is None else o.dropout,
+        dropout=0.1 if o.dropout is None else o.dropout,
         average=0.1 if o.average is None else o.average,
-        batch=o.batch or 8,
+        batch=o.batch or 16,
         bptt="full",
         lr=o.lr or 2e-3,
         seconds=DEFAULT_SECONDS if o.seconds is None and o.steps is None else o.seconds,
@@ -78,7 +83,7 @@ class Network(CaptionNetwork):
             attention=o.attention,
             use="initial" if with_attention else "both",
         )
-        self.frames = FrameEncoder(shape.height, shape.width, 3 * shape.channels, o.features, WIDTHS, o.dropout)
+        self.frames = FrameEncoder(shape.height, shape.width, 3 * shape.channels, o.features, channels_of(o), o.dropout)
         self.encoder = Recurrent(
             CELLS[o.cell],
             o.features,
@@ -103,7 +108,7 @@ class Network(CaptionNetwork):
             inputs = inputs[at, torch.arange(len(lengths), device=at.device)]
         packed = pack(inputs, lengths)
         packed = vary(packed, self.variety) if self.training else packed
-        rows, lengths = sample(packed, EACH if self.training else 1)
+        rows, lengths = sample(packed, EACH, self.training)
         # outside of a training a few at a time, so that many clips take little memory
         parts = rows.split(len(rows) if self.training else AT_ONCE)
         features = spread(torch.cat([self._features(packed, part) for part in parts]), lengths)
@@ -121,15 +126,15 @@ class Network(CaptionNetwork):
         return self.frames(torch.cat((now, now - before, after - now), 1))
 
 
-def sample(packed: Packed, each: int) -> tuple[Tensor, Tensor]:
-    """A random one of every `each` frames in a row of a clip, time first: which of the packed frames (n,), and how many
-    of each clip (B,). The frames know their neighbours all the same, whether those are chosen or not."""
+def sample(packed: Packed, each: int, at_random: bool) -> tuple[Tensor, Tensor]:
+    """One of every `each` frames in a row of a clip, time first: which of the packed frames (n,), and how many of each
+    clip (B,). The frames know their neighbours all the same, whether those are chosen or not."""
     lengths = packed.real.sum(0)
     number = (packed.real.flatten().cumsum(0) - 1).view_as(packed.real)
     new = (lengths + each - 1) // each
     time = torch.arange(int(new.max()), device=new.device)[:, None]
-    chosen = each * time + (torch.randint(each, (len(time), len(new)), device=new.device) if each > 1 else 0)
-    chosen = chosen.minimum(lengths - 1).clamp(min=0)
+    of_each = torch.randint(each, (len(time), len(new)), device=new.device) if at_random else each // 2
+    chosen = (each * time + of_each).minimum(lengths - 1).clamp(min=0)
     return number.gather(0, chosen)[time < new], new
 
 

@@ -18,7 +18,7 @@ from unrolled.engines import said
 from unrolled.metrics import classification
 from unrolled.nn.convnet import standardise, with_differences
 from unrolled.tasks.media_options import VideoClassifierOptions
-from unrolled.tasks.video import Shape, VideoNetwork, layers, resolved
+from unrolled.tasks.video import MIXED, Shape, VideoNetwork, layers, resolved
 from unrolled.topologies import ManyToOne
 from unrolled.training.task import Evaluation
 
@@ -31,7 +31,7 @@ FRAMES = 2048
 
 def resolve(options: VideoClassifierOptions) -> VideoClassifierOptions:
     """The options with every choice made."""
-    return resolved(options, dropout=0.5, batch=32)
+    return resolved(options, dropout=0.5, batch=32, features=192, channels="32,64,128,192")
 
 
 class Network(VideoNetwork):
@@ -100,7 +100,7 @@ class VideoClassifierTask:
 
     def batches(self, split: str) -> BucketStream:
         assert self.options.batch
-        return BucketStream(self.splits[split], Limit(self.options.batch, FRAMES), self.options.seed)
+        return BucketStream(self.splits[split], Limit(self.options.batch, FRAMES), self.options.seed, MIXED)
 
     def size(self, split: str) -> int:
         """In frames, which are what an evaluation takes its time for."""

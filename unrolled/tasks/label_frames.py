@@ -19,7 +19,7 @@ from unrolled.data.streams import IGNORED
 from unrolled.engines import said
 from unrolled.metrics import segments
 from unrolled.tasks.media_options import FrameLabelerOptions
-from unrolled.tasks.video import AT_ONCE, Shape, VideoNetwork, layers, resolved
+from unrolled.tasks.video import AT_ONCE, MIXED, Shape, VideoNetwork, layers, resolved
 from unrolled.topologies import ManyToMany
 from unrolled.training.task import Evaluation
 
@@ -33,7 +33,7 @@ EVALUATED = Limit(32, 4096)
 
 def resolve(options: FrameLabelerOptions) -> FrameLabelerOptions:
     """The options with every choice made."""
-    return resolved(options, dropout=0.3, batch=8)
+    return resolved(options, dropout=0.3, batch=8, features=128, channels="24,48,96,128")
 
 
 class Network(VideoNetwork):
@@ -105,7 +105,7 @@ class FrameLabelerTask:
     def batches(self, split: str) -> BucketStream:
         assert self.options.batch
         limit = Limit(self.options.batch, max(TRAINED, self.options.window))
-        return BucketStream(self.splits[split], limit, self.options.seed)
+        return BucketStream(self.splits[split], limit, self.options.seed, MIXED)
 
     def size(self, split: str) -> int:
         return len(frame_labels(self.splits[split]).ids)

@@ -1,5 +1,6 @@
 """The options of the tasks with pictures and video. No torch here."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,6 +42,9 @@ class VideoOptions(TrainingOptions):
         Recurrent layers.
     features
         Numbers that a frame becomes.
+    channels
+        Of the convolutions, such as 32,64,128: each halves width and height, the last is repeated as often as there is
+        something to halve. Default: chosen for the task.
     dropout
         On the frames' features and before the output.
     label_smoothing
@@ -71,6 +75,7 @@ class VideoOptions(TrainingOptions):
     hidden: int | None = None
     layers: int | None = None
     features: int | None = None
+    channels: str | None = None
     dropout: float | None = None
     label_smoothing: float = 0.1
     shift: float = 0.1
@@ -88,6 +93,8 @@ class VideoOptions(TrainingOptions):
         for name in ("hidden", "layers", "features", "stride"):
             self._at_least(name, above=0)
         self._at_least("size", low=8)
+        if self.channels is not None and not re.fullmatch(r"[1-9]\d{0,3}(,[1-9]\d{0,3})*", self.channels):
+            raise InputError(f"--channels is {self.channels!r}: give whole numbers from 1, such as 32,64,128")
         for name in ("scale", "turn", "light", "speed"):
             self._at_least(name, low=0)
         for name in ("dropout", "label_smoothing", "shift", "cover"):
@@ -248,6 +255,8 @@ class VideoCaptionerOptions(VideoOptions, RecurrentOptions):
 
     Attributes
     ----------
+    size
+        Longest side of a frame as the network sees it, in pixels. Default: that of the clips, at most 32.
     frames
         Of a clip at most so many frames, from all of it evenly.
     encoding
@@ -274,8 +283,12 @@ class VideoCaptionerOptions(VideoOptions, RecurrentOptions):
     cased: bool = False
     attention: Literal["none", "dot", "additive"] = "additive"
     embedding: int | None = None
+    size: int | None = None
+    label_smoothing: float = 0.0
+    shift: float = 0.05
+    scale: float = 0.0
     light: float = 0.0
-    """Captions may name colours"""
+    speed: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

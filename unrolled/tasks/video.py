@@ -33,20 +33,22 @@ LOOKED_AT = 20
 """Clips whose first frame says whether all are grey."""
 ALMOST_GREY = 3.0
 """How far the colours of a grey frame may lie apart, on average: a codec's rounding."""
-WIDTHS = (24, 48, 96, 128)
-"""Channels of the convolutions."""
+MIXED = 3.0
+"""Clips of different length share a batch: their padding costs the convolutions nothing, and batches of one length,
+which are batches of few classes, have another mean and variance than all clips have (batch normalisation)."""
 AT_ONCE = 512
 """Frames that are encoded at a time where nothing is trained."""
 
 
-def resolved(options: Any, *, dropout: float, batch: int) -> Any:
+def resolved(options: Any, *, dropout: float, batch: int, features: int, channels: str) -> Any:
     """The options of a task that gives labels, with every choice made."""
     return replace(
         options,
         cell=options.cell or "gru",
         hidden=options.hidden or 128,
         layers=options.layers or 1,
-        features=options.features or 128,
+        features=options.features or features,
+        channels=options.channels or channels,
         dropout=dropout if options.dropout is None else options.dropout,
         batch=options.batch or batch,
         bptt="full",
@@ -128,10 +130,10 @@ class VideoNetwork(nn.Module):
 
     def __init__(self, shape: Shape, options: Any, seen: int) -> None:
         super().__init__()
-        assert options.features and options.dropout is not None
+        assert options.features and options.channels and options.dropout is not None
         self.options = options
         self.encoder = FrameEncoder(
-            shape.height, shape.width, seen * shape.channels, options.features, WIDTHS, options.dropout
+            shape.height, shape.width, seen * shape.channels, options.features, channels_of(options), options.dropout
         )
         names = ("shift", "scale", "turn", "light", "speed", "flip", "cover")
         self.variety = Variety(**{name: getattr(options, name) for name in names})
@@ -152,6 +154,11 @@ class VideoNetwork(nn.Module):
         """The real frames, in training each clip a little changed."""
         packed = pack(batch.inputs, batch.lengths)
         return vary(packed, self.variety) if self.training else packed
+
+
+def channels_of(options: Any) -> tuple[int, ...]:
+    """Of the convolutions."""
+    return tuple(int(channels) for channels in options.channels.split(","))
 
 
 def layers(options: Any, bidirectional: bool) -> Recurrent:
