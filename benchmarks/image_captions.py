@@ -117,8 +117,12 @@ def main() -> None:
     parser.add_argument("--beam", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--held-out", type=int, default=0, help="training pictures to choose the best model by")
-    parser.add_argument("flags", nargs="*", help="more flags of train caption-image, after --")
-    options = parser.parse_args()
+    parser.epilog = "What follows a -- are more flags of train caption-image."
+    given, more = sys.argv[1:], []
+    if "--" in given:  # argparse would not give them to the right place
+        given, more = given[: given.index("--")], given[given.index("--") + 1 :]
+    options = parser.parse_args(given)
+    options.flags = more
     folder, backbone = options.data / "flickr8k_small", options.data / "backbones" / options.backbone
     data, network, begun = read_captions([folder]), Backbone.open(backbone), time.time()
     for way in ("both", "attention"):

@@ -193,15 +193,18 @@ def main() -> None:
     parser.add_argument("--hold-out", action="store_true")
     parser.add_argument("--out", type=Path, help="keep the run here")
     parser.add_argument("--show", type=int, default=0, help="print so many captions that are wrong")
-    parser.add_argument("flags", nargs="*", help="more flags of train caption-video, after --")
-    options = parser.parse_args()
+    parser.epilog = "What follows a -- are more flags of train caption-video."
+    given, more = sys.argv[1:], []
+    if "--" in given:  # argparse would not give them to the right place
+        given, more = given[: given.index("--")], given[given.index("--") + 1 :]
+    options = parser.parse_args(given)
     train, test = divided(options.kind, options.folder, options.hold_out)
     with tempfile.TemporaryDirectory() as scratch:
         run = options.out or Path(scratch) / "run"
         table(Path(scratch) / "captions.csv", train, test)
         data = Path(scratch) / "captions.csv" if options.hold_out else options.folder
         command = ["train", "caption-video", str(data), "--seconds", str(options.seconds), "--out", str(run)]
-        command += ["--seed", str(options.seed), "--json", *options.flags]
+        command += ["--seed", str(options.seed), "--json", *more]
         done = subprocess.run(
             [sys.executable, "-m", "unrolled", *command], stdout=subprocess.PIPE, check=True, text=True
         )
@@ -218,7 +221,7 @@ def main() -> None:
                 "set": options.kind,
                 "held_out": options.hold_out,
                 "seed": options.seed,
-                "flags": options.flags,
+                "flags": more,
                 "clips": [len(train), len(test)],
                 "ours": measure(options.kind, written, test, options.folder),
                 "nearest_neighbour": measure(options.kind, nearest(train, test), test, options.folder),

@@ -119,7 +119,9 @@ def _draw(model: Any, clip: str, found: Any, picture: Path) -> None:
     if hasattr(found, "segments"):
         drawn = timeline.labelled(frames(min(fitting, len(found.labels))), found, model.labels)
     elif hasattr(found, "text"):
-        drawn = clip_captions.captioned(frames(shape.count), found)
+        read = frames(shape.count)
+        numbers = model.looked_at(len(read))
+        drawn = clip_captions.captioned([read[n] for n in numbers], found, numbers)
     else:
         drawn = timeline.classified(frames(min(fitting, shape.count)), found)
     pictures.save(drawn, picture)

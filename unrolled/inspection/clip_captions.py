@@ -24,14 +24,13 @@ CELLS = ("#ffffff", "#dbe6f7", "#9dbce8", "#4c72b0", "#22406f")
 """From no weight to the largest."""
 
 
-def captioned(frames: Sequence[np.ndarray], found: Any) -> "Figure":
-    """frames: (H, W, C) uint8 each, those that were read; found: a `Caption`, with its attention where the model has
-    one.
+def captioned(frames: Sequence[np.ndarray], found: Any, numbers: Sequence[int] | None = None) -> "Figure":
+    """frames: (H, W, C) uint8 each, those that the words can look at; found: a `Caption`, with its attention where the
+    model has one; numbers: of the frames, where they are not 0, 1, 2, …
 
     From the top: the caption; frames from all of the clip; a row a word, darker where the model looked while it wrote
     the word. Columns of the rows lie under their frames.
     """
-    from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
     weights = np.array(found.attention or [])[:WORDS]
@@ -42,8 +41,8 @@ def captioned(frames: Sequence[np.ndarray], found: Any) -> "Figure":
     shown = min(len(frames), SHOWN)
     tile = WIDE / shown
     tall = min(1.5, (tile - 0.06) * frames[0].shape[0] / frames[0].shape[1])
-    title, numbers, note = 0.3 * len(lines), 0.25, 0.5 if words else 0.0
-    width, height = LEFT + WIDE + EDGE, 2 * EDGE + title + tall + numbers + ROW * len(words) + note
+    title, below, note = 0.3 * len(lines), 0.25, 0.5 if words else 0.0
+    width, height = LEFT + WIDE + EDGE, 2 * EDGE + title + tall + below + ROW * len(words) + note
     figure = Figure(figsize=(width, height), facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
     axes.axis("off")
@@ -51,40 +50,39 @@ def captioned(frames: Sequence[np.ndarray], found: Any) -> "Figure":
         axes.text(LEFT, EDGE + 0.3 * n, line, va="top", fontsize=14, fontweight="bold", fontfamily=fonts, color=INK)
     top = EDGE + title + 0.08
     for n in range(shown):
-        _frame(axes, frames, (2 * n + 1) * len(frames) // (2 * shown), LEFT + n * tile, top, tile, tall)
-    top += tall + numbers
+        at = (2 * n + 1) * len(frames) // (2 * shown)
+        number = at if numbers is None else numbers[at]
+        _frame(axes, frames[at], number, (LEFT + n * tile, top, tile, tall))
     if words:
-        colours = LinearSegmentedColormap.from_list("weights", CELLS)
-        bottom = top + ROW * len(words)
-        axes.imshow(
-            weights,
-            extent=(LEFT, LEFT + WIDE, bottom, top),
-            cmap=colours,
-            vmin=0,
-            aspect="auto",
-            interpolation="nearest",
-        )
-        for n, word in enumerate(words):
-            axes.text(
-                LEFT - 0.12, top + ROW * (n + 0.5), word, ha="right", va="center", fontsize=11.5, fontfamily=fonts,
-                color=INK if word != "<end>" else FAINT,
-            )  # fmt: skip
-        axes.plot(
-            [LEFT, LEFT + WIDE, LEFT + WIDE, LEFT, LEFT], [top, top, bottom, bottom, top], color="#c8c8c8", lw=0.8
-        )
-        axes.text(
-            LEFT, bottom + 0.1, f"Dark: where the model looks while it writes the word. {len(frames)} frames, at most "
-            f"{weights.max():.0%} on one.", va="top", fontsize=10, color=FAINT,
-        )  # fmt: skip
+        _weights(axes, weights, words, top + tall + below, fonts)
     axes.set(xlim=(0, width), ylim=(height, 0))
     return figure
 
 
-def _frame(
-    axes: Any, frames: Sequence[np.ndarray], number: int, left: float, top: float, tile: float, tall: float
-) -> None:
-    """A frame above its place in the rows, its number below."""
-    picture = frames[number]
+def _weights(axes: Any, weights: np.ndarray, words: Sequence[str], top: float, fonts: list[str]) -> None:
+    """A row a word, a column a frame."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    colours = LinearSegmentedColormap.from_list("weights", CELLS)
+    bottom, right = top + ROW * len(words), LEFT + WIDE
+    axes.imshow(
+        weights, extent=(LEFT, right, bottom, top), cmap=colours, vmin=0, aspect="auto", interpolation="nearest"
+    )
+    for n, word in enumerate(words):
+        axes.text(
+            LEFT - 0.12, top + ROW * (n + 0.5), word, ha="right", va="center", fontsize=11.5, fontfamily=fonts,
+            color=INK if word != "<end>" else FAINT,
+        )  # fmt: skip
+    axes.plot([LEFT, right, right, LEFT, LEFT], [top, top, bottom, bottom, top], color="#c8c8c8", lw=0.8)
+    axes.text(
+        LEFT, bottom + 0.1, f"Dark: where the model looks while it writes the word. {weights.shape[1]} frames, at most "
+        f"{weights.max():.0%} on one.", va="top", fontsize=10, color=FAINT,
+    )  # fmt: skip
+
+
+def _frame(axes: Any, picture: np.ndarray, number: int, box: tuple[float, float, float, float]) -> None:
+    """A frame above its place in the rows, its number below; box: left, top, width, height."""
+    left, top, tile, tall = box
     wide = tall * picture.shape[1] / picture.shape[0]
     x = left + (tile - wide) / 2
     grey = picture.shape[2] == 1

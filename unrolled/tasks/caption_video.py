@@ -16,7 +16,7 @@ from unrolled.data.frames import Frames
 from unrolled.engines import said
 from unrolled.nn import Recurrent
 from unrolled.nn.augment import Variety, vary, warp
-from unrolled.nn.convnet import FrameEncoder, Packed, pack, standardise
+from unrolled.nn.convnet import FrameEncoder, Packed, pack
 from unrolled.tasks.captioning import CaptionNetwork, CaptionTask, Words
 from unrolled.tasks.media_options import VideoCaptionerOptions
 from unrolled.tasks.video import AT_ONCE, Shape, channels_of
@@ -28,9 +28,12 @@ if TYPE_CHECKING:
 DEFAULT_SECONDS = 600.0
 FRAMES = 1024
 """Frames times clips of a training batch, at most."""
+SIZE = 32
+"""Longest side of a frame, where no other is asked for: shapes are learned from many updates, and four times the pixels
+leave a third of them in the same time."""
 EACH = 2
-"""Of so many frames in a row a random one is looked at in training: neighbours are alike, and convolutions are what
-takes the time (temporal segment networks: Wang et al. 2016, arXiv:1608.00859)."""
+"""Of so many frames in a row one is looked at, in training a random one: neighbours are alike, and convolutions are
+what takes the time (temporal segment networks: Wang et al. 2016, arXiv:1608.00859)."""
 
 
 def resolve(options: VideoCaptionerOptions) -> VideoCaptionerOptions:
@@ -45,11 +48,12 @@ def resolve(options: VideoCaptionerOptions) -> VideoCaptionerOptions:
         hidden=hidden,
         layers=o.layers or 1,
         features=o.features or 256,
+        size=o.size or SIZE,
         channels=o.channels or "24,48,96,128",
         embedding=o.embedding or min(hidden, 128),
-        dropout=0.2 if o.dropout is None else o.dropout,
+        dropout=0.1 if o.dropout is None else o.dropout,
         average=0.1 if o.average is None else o.average,
-        batch=o.batch or 8,
+        batch=o.batch or 16,
         bptt="full",
         lr=o.lr or 2e-3,
         seconds=DEFAULT_SECONDS if o.seconds is None and o.steps is None else o.seconds,
@@ -62,8 +66,7 @@ class Network(CaptionNetwork):
     the convolutions found, of each frame and on average: what a clip shows is learned before what happens in it, and
     should not have to wait for it. Takes resolved options.
 
-    Shapes and motions are easiest to learn where light and contrast of all clips are alike, but captions may name
-    colours: the convolutions see both.
+    Unlike in a classifier of clips, frames keep their light and colours as they are: captions may name them.
     """
 
     read_at_once = Limit(64, 4096)
@@ -80,7 +83,7 @@ class Network(CaptionNetwork):
             attention=o.attention,
             use="initial" if with_attention else "both",
         )
-        self.frames = FrameEncoder(shape.height, shape.width, 4 * shape.channels, o.features, channels_of(o), o.dropout)
+        self.frames = FrameEncoder(shape.height, shape.width, 3 * shape.channels, o.features, channels_of(o), o.dropout)
         self.encoder = Recurrent(
             CELLS[o.cell],
             o.features,
@@ -105,33 +108,33 @@ class Network(CaptionNetwork):
             inputs = inputs[at, torch.arange(len(lengths), device=at.device)]
         packed = pack(inputs, lengths)
         packed = vary(packed, self.variety) if self.training else packed
-        rows, lengths = sample(packed, EACH if self.training else 1)
-        alike = standardise(packed)
+        rows, lengths = sample(packed, EACH, self.training)
         # outside of a training a few at a time, so that many clips take little memory
         parts = rows.split(len(rows) if self.training else AT_ONCE)
-        features = spread(torch.cat([self._features(packed, alike, part) for part in parts]), lengths)
+        features = spread(torch.cat([self._features(packed, part) for part in parts]), lengths)
         outputs, final = self.encoder.unroll(Inputs(features), None, lengths)
         mean = features.sum(0) / lengths[:, None].clamp(min=1)
         context = torch.cat([final[0].transpose(0, 1).flatten(1), mean], 1)
         return self.topology.remember(context, torch.cat([outputs, features], -1), lengths)
 
-    def _features(self, packed: Packed, alike: Packed, chosen: Tensor) -> Tensor:
-        """These frames (n,) to (n, F): as they are, and with light and contrast of each clip made alike, with what
-        changes towards them and after them."""
-        now, before, after = (alike.frames[rows] for rows in (chosen, packed.before[chosen], packed.after[chosen]))
-        seen = (packed.frames[chosen].float() - 127.5) / 64  # about -2 to 2
-        return self.frames(torch.cat((seen, now, now - before, after - now), 1))
+    def _features(self, packed: Packed, chosen: Tensor) -> Tensor:
+        """These frames (n,), each with what changes towards it and after it, to (n, F)."""
+        now, before, after = (
+            (packed.frames[rows].float() - 127.5) / 64  # about -2 to 2
+            for rows in (chosen, packed.before[chosen], packed.after[chosen])
+        )
+        return self.frames(torch.cat((now, now - before, after - now), 1))
 
 
-def sample(packed: Packed, each: int) -> tuple[Tensor, Tensor]:
-    """A random one of every `each` frames in a row of a clip, time first: which of the packed frames (n,), and how many
-    of each clip (B,). The frames know their neighbours all the same, whether those are chosen or not."""
+def sample(packed: Packed, each: int, at_random: bool) -> tuple[Tensor, Tensor]:
+    """One of every `each` frames in a row of a clip, time first: which of the packed frames (n,), and how many of each
+    clip (B,). The frames know their neighbours all the same, whether those are chosen or not."""
     lengths = packed.real.sum(0)
     number = (packed.real.flatten().cumsum(0) - 1).view_as(packed.real)
     new = (lengths + each - 1) // each
     time = torch.arange(int(new.max()), device=new.device)[:, None]
-    chosen = each * time + (torch.randint(each, (len(time), len(new)), device=new.device) if each > 1 else 0)
-    chosen = chosen.minimum(lengths - 1).clamp(min=0)
+    of_each = torch.randint(each, (len(time), len(new)), device=new.device) if at_random else each // 2
+    chosen = (each * time + of_each).minimum(lengths - 1).clamp(min=0)
     return number.gather(0, chosen)[time < new], new
 
 

@@ -52,7 +52,7 @@ class Caption(NamedTuple):
     """With the end"""
     attention: list[list[float]] | None
     """A row a token, a column a region of the picture, row by row from the top left, or a frame of those that were
-    read; None without attention, and where it was not asked for"""
+    looked at; None without attention, and where it was not asked for"""
 
 
 @dataclass(frozen=True)

@@ -255,6 +255,8 @@ class VideoCaptionerOptions(VideoOptions, RecurrentOptions):
 
     Attributes
     ----------
+    size
+        Longest side of a frame as the network sees it, in pixels. Default: that of the clips, at most 32.
     frames
         Of a clip at most so many frames, from all of it evenly.
     encoding
@@ -281,8 +283,12 @@ class VideoCaptionerOptions(VideoOptions, RecurrentOptions):
     cased: bool = False
     attention: Literal["none", "dot", "additive"] = "additive"
     embedding: int | None = None
+    size: int | None = None
+    label_smoothing: float = 0.0
+    shift: float = 0.05
+    scale: float = 0.0
     light: float = 0.0
-    """Captions may name colours"""
+    speed: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

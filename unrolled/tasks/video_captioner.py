@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from unrolled.data.captioned import read_captions
@@ -13,7 +14,8 @@ from unrolled.data.examples import rows_of
 from unrolled.data.frames import Frames
 from unrolled.errors import InputError
 from unrolled.metrics import captions
-from unrolled.tasks.caption_video import Network, VideoCaptionTask, described, description
+from unrolled.nn.convnet import pack
+from unrolled.tasks.caption_video import EACH, Network, VideoCaptionTask, described, description, sample
 from unrolled.tasks.captioning import Caption, Words, inputs_alone, with_all_captions
 from unrolled.tasks.media_options import VideoCaptionerOptions
 from unrolled.tasks.options import SearchOptions
@@ -67,7 +69,7 @@ class VideoCaptioner(PublicModel):
         self, clips: Sequence[PathLike], beam: int = BEAM, *, aligned: bool = False, **how: Any
     ) -> list[Caption]:
         """The captions with their scores; aligned: with attention weights. A clip of any length is read frame by frame,
-        and `frames` of it are kept."""
+        and at most `frames` of it are kept (see `looked_at`)."""
         if isinstance(clips, str | os.PathLike):
             raise InputError("predict takes a list of clips: put the path into brackets")
         search = SearchOptions(beam=beam, **how)
@@ -76,6 +78,11 @@ class VideoCaptioner(PublicModel):
             frames = Frames.pack([self.shape.decode(path) for path in paths[begin : begin + GROUP]])
             found += self._written(frames, search, aligned)
         return found
+
+    def looked_at(self, count: int) -> list[int]:
+        """Of a clip of which so many frames are read, the numbers of those that the words can look at."""
+        rows, _ = sample(pack(torch.zeros(count, 1, 1, 1, 1), torch.tensor([count])), EACH, False)
+        return rows.tolist()
 
     def _written(self, frames: Frames, search: SearchOptions, aligned: bool = False) -> list[Caption]:
         _, found = write(self.network, self.words, inputs_alone(frames), self.device, search=search, aligned=aligned)
