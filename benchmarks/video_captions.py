@@ -194,11 +194,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="keep the run here")
     parser.add_argument("--show", type=int, default=0, help="print so many captions that are wrong")
     parser.epilog = "What follows a -- are more flags of train caption-video."
-<<<<<<< HEAD
-    given, more = sys.argv[1:], []
-=======
     given, more = sys.argv[1:], list[str]()
->>>>>>> 396a432acb9ca91d31748c8f35af1809e1538b86
     if "--" in given:  # argparse would not give them to the right place
         given, more = given[: given.index("--")], given[given.index("--") + 1 :]
     options = parser.parse_args(given)
@@ -208,11 +204,7 @@ def main() -> None:
         table(Path(scratch) / "captions.csv", train, test)
         data = Path(scratch) / "captions.csv" if options.hold_out else options.folder
         command = ["train", "caption-video", str(data), "--seconds", str(options.seconds), "--out", str(run)]
-<<<<<<< HEAD
-        command += ["--seed", str(options.seed), "--json", *more]
-=======
         command += ["--seed", str(options.seed), "--json"]
->>>>>>> 396a432acb9ca91d31748c8f35af1809e1538b86
         done = subprocess.run(
             [sys.executable, "-m", "unrolled", *command], stdout=subprocess.PIPE, check=True, text=True
         )
