@@ -204,7 +204,7 @@ def main() -> None:
         table(Path(scratch) / "captions.csv", train, test)
         data = Path(scratch) / "captions.csv" if options.hold_out else options.folder
         command = ["train", "caption-video", str(data), "--seconds", str(options.seconds), "--out", str(run)]
-        command += ["--seed", str(options.seed), "--json"]
+        command += ["--seed", str(options.seed), "--json", *more]
         done = subprocess.run(
             [sys.executable, "-m", "unrolled", *command], stdout=subprocess.PIPE, check=True, text=True
         )
