@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="keep the run here")
     parser.add_argument("--show", type=int, default=0, help="print so many captions that are wrong")
     parser.epilog = "What follows a -- are more flags of train caption-video."
-    given, more = sys.argv[1:], list[str]()
+    given, more = sys.argv[1:], []
     if "--" in given:  # argparse would not give them to the right place
         given, more = given[: given.index("--")], given[given.index("--") + 1 :]
     options = parser.parse_args(given)
