@@ -1,4 +1,4 @@
-"""Clips that tests write, with PyAV, and what is done to them."""
+"""Clips and tables that tests write, and what is done to them."""
 
 import struct
 from collections.abc import Sequence
@@ -8,6 +8,10 @@ from typing import Any
 
 import av
 import numpy as np
+import pytest
+
+from tests.helpers import assert_one_sentence
+from unrolled.errors import InputError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 STEP = 10
@@ -94,3 +98,21 @@ def write_sound(path: Path, cover: bytes = b"") -> Path:
             data = data[10 + sum(byte << shift for byte, shift in zip(data[6:10], (21, 14, 7, 0), strict=True)) :]
         path.write_bytes(b"ID3\x03\0\0" + size + body + data)
     return path
+
+
+def make(folder: Path, *files: str, **texts: str) -> Path:
+    """Empty files, and texts by name (`__` is a dot)."""
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    for name, text in texts.items():
+        (folder / name.replace("__", ".")).write_text(text, encoding="utf-8")
+    return folder
+
+
+def refused(read: object, *paths: Path, **how: object) -> str:
+    """What a reader of tables says of them."""
+    with pytest.raises(InputError) as caught:
+        read(list(paths), **how)  # type: ignore[operator]
+    assert_one_sentence(str(caught.value))
+    return str(caught.value)

@@ -15,8 +15,11 @@ from helpers import Listener, assert_one_sentence
 from video_helpers import picture, write_clip, write_ways
 
 import unrolled
+from unrolled.data.batches import Examples
+from unrolled.data.frames import Frames
 from unrolled.errors import InputError
 from unrolled.metrics import classification
+from unrolled.nn.convnet import pack, standardise
 from unrolled.tasks.fitting import Fitted, fit, resume
 from unrolled.tasks.media_options import VideoClassifierOptions
 from unrolled.tasks.video_classifier import VideoClassifier
@@ -71,13 +74,31 @@ def test_a_clip_is_labelled_the_same_alone_and_among_others(ways: Path, pooling:
 
 def test_the_loss_is_pytorchs_with_smoothing(ways: Path) -> None:
     model = train(ways, steps=1, dropout=0.0, speed=0.0, light=0.0, scale=0.0, label_smoothing=0.2).model
-    from unrolled.data.batches import Examples
-
     frames = model.shape.read(sorted(ways.glob("*/0*.mkv"))[:3]).frames
     batch = Examples(frames, np.array([0, 1, 1])).batch(np.arange(3))
     loss, state = model.network(batch, None)
     expected = F.cross_entropy(model.network.scores(batch), batch.targets, label_smoothing=0.2)
     assert state == () and loss.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.25, 0.0])
+def test_mixed_clips_count_as_much_as_is_seen_of_them(
+    ways: Path, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    """Laid over each other by hand, two clips of one length give the same loss."""
+    still = dict.fromkeys(("speed", "light", "scale", "turn", "cover", "dropout", "label_smoothing"), 0.0)
+    network = train(ways, steps=2, mix=0.4, **still).model.network.train()
+    frames = Frames.pack([np.random.default_rng(n).integers(0, 256, (5, 16, 16, 1), dtype=np.uint8) for n in range(2)])
+    batch = Examples(frames, np.array([0, 1])).batch(np.arange(2))
+    monkeypatch.setattr("torch.distributions.Beta.sample", lambda _, shape: torch.full(shape, share))
+    monkeypatch.setattr("torch.randperm", lambda _: torch.tensor([1, 0]))
+    loss, _ = network(batch, None)
+    packed = standardise(pack(batch.inputs, batch.lengths))
+    swapped = standardise(pack(batch.inputs.flip(1), batch.lengths)).frames
+    mixed = packed._replace(frames=share * packed.frames + (1 - share) * swapped)
+    chances = network._scores(mixed, batch.lengths).log_softmax(-1)
+    expected = -(share * chances[[0, 1], [0, 1]] + (1 - share) * chances[[0, 1], [1, 0]]).mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_what_the_frames_are_like_is_found_out(ways: Path, tmp_path: Path) -> None:

@@ -1,9 +1,8 @@
-"""Tables of clips, segments and captions: every usual layout is read, and what is unusable is said with file and line.
+"""Tables of clips and segments: every usual layout is read, and what is unusable is said with file and line.
 
 The clips themselves are not opened here, so the files are empty.
 """
 
-import json
 import re
 from pathlib import Path
 
@@ -11,28 +10,11 @@ import numpy as np
 import pytest
 
 from tests.helpers import assert_one_sentence
-from unrolled.data.captioned import Captioned, read_captions
+from tests.media_helpers import make, refused
 from unrolled.data.clips import Clips, Segmented, read_clips, read_segments
 from unrolled.data.labelled import Classes
 from unrolled.data.splits import divide
 from unrolled.errors import InputError
-
-
-def make(folder: Path, *files: str, **texts: str) -> Path:
-    """Empty files, and texts by name (`__` is a dot)."""
-    for name in files:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    for name, text in texts.items():
-        (folder / name.replace("__", ".")).write_text(text, encoding="utf-8")
-    return folder
-
-
-def refused(read: object, *paths: Path, **how: object) -> str:
-    with pytest.raises(InputError) as caught:
-        read(list(paths), **how)  # type: ignore[operator]
-    assert_one_sentence(str(caught.value))
-    return str(caught.value)
 
 
 def rows(found: Clips, folder: Path) -> list[tuple[str, str]]:
@@ -200,130 +182,6 @@ def test_frames_that_are_not_there_and_labels_that_are_unknown(tmp_path: Path) -
     assert "no segments.csv" in refused(read_segments, make(tmp_path / "empty", "x.mp4"))
 
 
-# captions
-
-CAPTIONS = [["a dog , running", "a brown dog"], ["two cats"]]
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    {
-        "captions.csv": 'image,caption\nd.jpg,"a dog , running"\nc.jpg,two cats\nd.jpg,a brown dog\n',
-        "captions.txt": 'image,caption\nd.jpg,"a dog , running"\nd.jpg,a brown dog\nc.jpg,two cats\n',
-        "captions.tsv": "file_name\ttext\nd.jpg\ta dog , running\nd.jpg\t a brown dog \nc.jpg\ttwo cats\n",
-        "Some.token.txt": "d.jpg#0\ta dog , running\nd.jpg#1\ta brown dog\n\nc.jpg#0\ttwo cats\n",
-        "metadata.jsonl": '{"file_name": "d.jpg", "text": ["a dog , running", "a brown dog"]}\n'
-        '{"file_name": "c.jpg", "text": "two cats"}\n',
-        "results.jsonl": '{"image": "d.jpg", "captions": ["a dog , running", "a brown dog"]}\n'
-        '{"image": "c.jpg", "caption": "two cats"}\n',
-    }.items(),
-)
-def test_every_usual_form_of_captions(tmp_path: Path, name: str, text: str) -> None:
-    make(tmp_path, "images/d.jpg", "images/c.jpg", "README.txt", **{name.replace(".", "__"): text})
-    for path in (tmp_path, tmp_path / name):
-        found = read_captions([path])
-        assert [p.name for p in found.paths] == ["d.jpg", "c.jpg"] and found.paths[0].exists()
-        assert found.captions == CAPTIONS and found.splits is None and found.notes == []
-        assert found.places.say(0).startswith(f"{tmp_path / name}, line ")
-    assert found.take(np.array([1])).captions == CAPTIONS[1:]
-
-
-COCO = {
-    "images": [{"id": 7, "file_name": "d.jpg"}, {"id": 9, "file_name": "c.jpg"}, {"id": 10, "file_name": "none.jpg"}],
-    "annotations": [
-        {"image_id": n, "caption": c} for n, c in ((7, "a dog , running"), (9, "two cats"), (7, "a brown dog"))
-    ],
-}
-KARPATHY = {
-    "images": [
-        {"filename": "d.jpg", "split": "restval", "sentences": [{"raw": c} for c in CAPTIONS[0]]},
-        {"filename": "c.jpg", "split": "val", "sentences": [{"raw": CAPTIONS[1][0]}]},
-    ]
-}
-LISTED = [{"caption": CAPTIONS[0], "id": "d.jpg"}, {"caption": CAPTIONS[1], "id": "c.jpg"}]
-
-
-def test_captions_in_one_json(tmp_path: Path) -> None:
-    make(tmp_path, "images/d.jpg", "video/c.jpg")
-    for found, splits in ((COCO, None), (KARPATHY, ["train", "val"]), (LISTED, None)):
-        make(tmp_path, a__json=json.dumps(found))
-        read = read_captions([tmp_path / "a.json"])
-        assert (
-            read.captions == CAPTIONS and [p.name for p in read.paths] == ["d.jpg", "c.jpg"] and read.splits == splits
-        )
-    wrong = [{"images": [{}]}, {"images": 1, "annotations": []}, [1], "x", [{"id": "d.jpg"}], [{"caption": "x"}]]
-    for text in ("{", *map(json.dumps, wrong)):
-        assert "a.json" in refused(read_captions, make(tmp_path, a__json=text) / "a.json")
-
-
-def test_flickr8k_as_it_came_with_its_lists(tmp_path: Path) -> None:
-    token = "".join(f"{name}.jpg#{n}\tcaption {n}\n" for name in "abcx" for n in range(2))
-    lists = {
-        f"Flickr_8k__{part}Images__txt": f"{name}.jpg\n"
-        for part, name in zip(("train", "dev", "test"), "abc", strict=True)
-    }
-    make(tmp_path, *(f"Flicker8k_Dataset/{name}.jpg" for name in "abcx"), Flickr8k__token__txt=token, **lists)
-    make(tmp_path, Flickr8k__lemma__token__txt="a.jpg#0\tlemma\n")
-    found = read_captions([tmp_path])
-    assert [p.stem for p in found.paths] == ["a", "b", "c"] and found.splits == ["train", "val", "test"]
-    assert found.captions == [["caption 0", "caption 1"]] * 3
-    assert found.notes == ["pictures of Flickr8k.token.txt in none of the lists beside it, left out: 1"]
-
-
-def test_splits_of_captions_by_column_and_by_folder(tmp_path: Path) -> None:
-    make(
-        tmp_path,
-        "x.mp4",
-        "y.mp4",
-        captions__csv="path,caption,split\nx.mp4,one,train\ny.mp4,two,val\nx.mp4,three,train\n",
-    )
-    found = read_captions([tmp_path])
-    assert found.captions == [["one", "three"], ["two"]] and found.splits == ["train", "val"]
-    parts = tmp_path / "parts"
-    for part in ("train", "test"):
-        line = json.dumps({"file_name": f"{part}.png", "text": part})
-        make(parts / part, f"{part}.png", metadata__jsonl=line)
-    found = read_captions([parts])
-    assert found.captions == [["test"], ["train"]] and found.splits == ["test", "train"]
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        (
-            "captions.csv",
-            "image,caption,split\na.png,x,train\na.png,y,val\n",
-            "has the split 'val' here and 'train' in",
-        ),
-        ("captions.csv", "image,caption\na.png,x\nq.png,y\n", "line 3: no such file: q.png"),
-        ("captions.csv", "image,caption\na.png,x , y\n", "line 2 has 3 columns"),
-        ("captions.csv", "image,caption\na.png,\n", "has no captions"),
-        ("metadata.jsonl", '{"file_name": "a.png"}', "line 1 has no caption"),
-        ("metadata.jsonl", '{"file_name": "a.png", "text": [1]}', "line 1 has no caption"),
-        ("metadata.jsonl", '{"text": "x"}', "line 1 names no file"),
-        ("metadata.jsonl", '{"file_name": "a.png", "text": "x", "split": "all"}', "line 1: unknown split 'all'"),
-        ("a.token.txt", "a.png#0\tx\na.png\ty\n", "line 2 is not a picture's name with #0"),
-    ],
-)
-def test_what_is_wrong_with_captions(tmp_path: Path, name: str, text: str, message: str) -> None:
-    make(tmp_path, "a.png", **{name.replace(".", "__"): text})
-    said = refused(read_captions, tmp_path)
-    assert message in said and str(tmp_path / name) in said or message == "has no captions"
-    assert message in said
-
-
-def test_empty_captions_are_left_out_and_counted(tmp_path: Path) -> None:
-    make(tmp_path, "a.png", "b.png", captions__csv="image,caption\na.png,x\na.png, \nb.png,\n")
-    found = read_captions([tmp_path])
-    assert found.captions == [["x"]] and "left out 2 empty captions, the first of them in" in found.notes[0]
-
-
-def test_a_folder_without_captions(tmp_path: Path) -> None:
-    assert "has no captions: give it a captions.csv" in refused(
-        read_captions, make(tmp_path, "a.png", LICENSE__txt="x")
-    )
-
-
 # the division
 
 
@@ -379,10 +237,3 @@ def test_real_tables(shared_data: Path) -> None:
     signs = read_segments([shared_data / "fingerspelling"])
     assert len(signs) == 180 and (signs.splits or []).count("val") == 30
     assert "none" not in signs.classes([segments[-1][1] for segments in signs.segments]).names
-    pictures = read_captions([shared_data / "flickr8k_small"])
-    assert len(pictures) == 875 and {len(c) for c in pictures.captions} == {5}
-    videos = refused(read_captions, shared_data / "msvd/training_label.json")  # it is read, its clips are not there
-    assert "no such file: " in videos and "(and 1,449 other files that it names)" in videos
-    sprites: Captioned = read_captions([shared_data / "sprites"])
-    assert len(sprites) == 1_000 and {len(c) for c in sprites.captions} == {3}
-    assert (sprites.splits or []).count("val") == 100

@@ -100,8 +100,8 @@ def test_files_of_others_are_refused_by_name(saved_model: Path, make_model: Make
     tensors, description = model_file.load(saved_model)
     other = tmp_path / "other.safetensors"
 
-    model_file.save(other, tensors, {**description, "task": "caption-image"})
-    with pytest.raises(InputError, match=r"other\.safetensors is a model for caption-image"):
+    model_file.save(other, tensors, {**description, "task": "write-music"})
+    with pytest.raises(InputError, match=r"other\.safetensors is a model for write-music"):
         unrolled.load(other)
     with pytest.raises(InputError, match=r"is a model for language-model, not for translate"):
         load(saved_model, task="translate")

@@ -129,7 +129,7 @@ def test_what_is_there_is_not_overwritten_and_nothing_half_written_stays(
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "half", train=3, val=1, progress=interrupted)
     monkeypatch.setitem(__import__("sys").modules, "sklearn.datasets", None)
-    with pytest.raises(InputError, match="pip install scikit-learn"):
+    with pytest.raises(InputError, match=r"unrolled\[video\]"):
         write(tmp_path / "missing", train=1, val=1)
     assert list(tmp_path.iterdir()) == []
 

@@ -243,7 +243,7 @@ def _divide(count: int, random: np.random.Generator) -> dict[str, np.ndarray]:
 
 def _digit_images() -> tuple[np.ndarray, np.ndarray]:
     """(N, 8, 8) ink from 0 to 1, and which digits (N,) these are."""
-    found = _library("sklearn.datasets", "the digits are scikit-learn's: pip install scikit-learn").load_digits()
+    found = _library("sklearn.datasets", "the digits are scikit-learn's: pip install 'unrolled[video]'").load_digits()
     return found.images / 16.0, found.target
 
 

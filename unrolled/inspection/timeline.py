@@ -16,6 +16,8 @@ WIDE, STRIP = 11.0, 1.1
 """Inches that the strip takes, and its height."""
 SHOWN = 12
 """Frames in the strip, at most."""
+LETTERS = 90
+"""Points of size times letters that fit into an inch, in bold."""
 NAMED = 8
 """Labels of a clip that are shown, and curves: there is no telling more apart."""
 LIKELY = 0.15
@@ -40,16 +42,19 @@ def labelled(frames: Sequence[np.ndarray], found: Any, labels: Sequence[str], tr
     rows = [1.6, 0.42, 1.8] if true is None else [1.6, 0.42, 0.42, 1.8]
     drawn = pictures.figure(12, 0.55 + sum(rows))
     grid = drawn.add_gridspec(len(rows), 1, height_ratios=rows)
-    used = list(dict.fromkeys(s.label for s in [*(true or ()), *found.segments]))
-    fills = {label: FILLS[n % len(FILLS)] for n, label in enumerate(used)}
+    likely = [labels[n] for n in np.argsort(-found.probabilities.sum(0)) if found.probabilities[:, n].max() >= LIKELY]
+    hues = {label: n for n, label in enumerate(dict.fromkeys([*likely, *(s.label for s in true or found.segments)]))}
+    fills = {label: FILLS[n % len(FILLS)] for label, n in hues.items()}  # a label has one colour, wherever it stands
     span, count = found.segments[-1].end, len(found.labels)
     numbers = [(2 * n + 1) * count // (2 * len(frames)) for n in range(len(frames))]
-    lines = [((found.labels[n], 12, INK, "bold"), (f"{n * span // count}", 9, FAINT, "normal")) for n in numbers]
+    longest = max(len(found.labels[n]) for n in numbers)
+    size = max(6, min(12, int(LETTERS * WIDE / len(frames) / longest)))
+    lines = [((found.labels[n], size, INK, "bold"), (f"{n * span // count}", 9, FAINT, "normal")) for n in numbers]
     _strip(drawn.add_subplot(grid[0]), frames, lines)
     if true is not None:
         _segments(drawn.add_subplot(grid[1]), true, fills, span, "truth")
     _segments(drawn.add_subplot(grid[-2]), found.segments, fills, span, "predicted")
-    _curves(drawn.add_subplot(grid[-1]), found, labels, span)
+    _curves(drawn.add_subplot(grid[-1]), found, {label: labels.index(label) for label in likely[: len(CURVES)]}, span)
     return drawn
 
 
@@ -104,12 +109,11 @@ def _segments(axes: "Axes", segments: Sequence[Any], fills: dict[str, str], span
         side.set_visible(False)
 
 
-def _curves(axes: "Axes", found: Any, labels: Sequence[str], span: int) -> None:
-    """The probability of each label that is likely somewhere, over time; the likeliest first."""
+def _curves(axes: "Axes", found: Any, labels: dict[str, int], span: int) -> None:
+    """The probability over time of these labels, each with its number; the likeliest first."""
     time = (np.arange(len(found.labels)) + 0.5) * span / len(found.labels)
-    likely = [n for n in np.argsort(-found.probabilities.sum(0)) if found.probabilities[:, n].max() >= LIKELY]
-    for colour, number in zip(CURVES, likely, strict=False):
-        axes.plot(time, found.probabilities[:, number], color=colour, linewidth=1.8, label=labels[number])
+    for colour, (label, number) in zip(CURVES, labels.items(), strict=False):
+        axes.plot(time, found.probabilities[:, number], color=colour, linewidth=1.8, label=label)
     axes.set_xlim(0, span)
     axes.set_ylim(0, 1.05)
     axes.set_xlabel("frame", fontsize=10, color=INK)

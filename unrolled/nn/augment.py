@@ -21,7 +21,7 @@ class Variety:
     shift: float = 0.0
     """Moves by up to this part of the width and of the height"""
     scale: float = 0.0
-    """Grows or shrinks by up to this factor, less 1"""
+    """Grows or shrinks by up to this factor, less 1, in width and in height"""
     turn: float = 0.0
     """Degrees, either way"""
     light: float = 0.0
@@ -34,15 +34,16 @@ class Variety:
     """Hides a rectangle of up to this part of the width and of the height, throughout the clip"""
 
 
-def warp(lengths: Tensor, speed: float) -> tuple[Tensor, Tensor]:
-    """Which frame to show at each timestep: (T', B) int64 and the new lengths (B,).
+def warp(lengths: Tensor, speed: float, new: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Which frame to show at each timestep: (T', B) int64 and the new lengths (B,), those that are given if they are.
 
     A clip becomes up to 1 + speed times as long or as short; inside, its speed varies by as much. The order of the
     frames stays, some are left out and some stand still.
     """
     rows = len(lengths)
-    factor = (1 + speed) ** (2 * torch.rand(rows, device=lengths.device) - 1)
-    new = (lengths * factor).round().long().clamp(min=1)
+    if new is None:
+        factor = (1 + speed) ** (2 * torch.rand(rows, device=lengths.device) - 1)
+        new = (lengths * factor).round().long().clamp(min=1)
     steps = int(new.max())
     time = torch.arange(steps, device=lengths.device)[:, None]
     knots = (1 + speed) ** (2 * torch.rand(1, 1, 4, rows, device=lengths.device) - 1)  # speeds along the clip
@@ -80,11 +81,18 @@ def _moves(clips: int, like: Tensor, variety: Variety) -> Tensor:
     """(B, 2, 3): where in the picture each place of the new one comes from, in coordinates of -1 to 1."""
     height, width = like.shape[2:]
     angle = math.radians(variety.turn) * _around_zero(clips, like)
-    size = (1 + variety.scale) ** _around_zero(clips, like)
+    wide, high = ((1 + variety.scale) ** _around_zero(clips, like) for _ in range(2))
     mirror = torch.where(torch.rand(clips, device=like.device) < 0.5, -1.0, 1.0) if variety.flip else 1.0
-    cosine, sine = angle.cos() / size, angle.sin() / size
+    cosine, sine = angle.cos(), angle.sin()
     x, y = (2 * variety.shift * _around_zero(clips, like) for _ in range(2))
-    rows = (cosine * mirror, -sine * height / width, x, sine * width / height * mirror, cosine, y)
+    rows = (
+        cosine * mirror / wide,
+        -sine * height / width / high,
+        x,
+        sine * width / height * mirror / wide,
+        cosine / high,
+        y,
+    )
     return torch.stack(rows, 1).view(clips, 2, 3)
 
 

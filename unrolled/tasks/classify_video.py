@@ -16,7 +16,8 @@ from unrolled.cells import CELLS, Inputs, State
 from unrolled.data.batches import BucketStream, ExampleBatch, Examples, Limit, in_order_of_length
 from unrolled.engines import said
 from unrolled.metrics import classification
-from unrolled.nn.convnet import standardise, with_differences
+from unrolled.nn.augment import warp
+from unrolled.nn.convnet import Packed, standardise, with_differences
 from unrolled.tasks.media_options import VideoClassifierOptions
 from unrolled.tasks.video import MIXED, Shape, VideoNetwork, layers, resolved
 from unrolled.topologies import ManyToOne
@@ -46,14 +47,32 @@ class Network(VideoNetwork):
 
     def forward(self, batch: ExampleBatch, state: State | None) -> tuple[Tensor, State]:
         """The mean loss of the batch's clips in nats; there is no state to carry on."""
-        scores = self.scores(self.warped(batch))
-        return F.cross_entropy(scores, batch.targets, label_smoothing=self.options.label_smoothing), ()
+        shown = self.warped(batch)
+        packed = standardise(self.packed(shown))
+        targets = F.one_hot(batch.targets, self.topology.output.out_features).to(packed.frames.dtype)
+        if self.training and self.options.mix:
+            packed, targets = self._mixed(packed, shown.lengths, batch, targets)
+        scores = self._scores(packed, shown.lengths)
+        return F.cross_entropy(scores, targets, label_smoothing=self.options.label_smoothing), ()
 
     def scores(self, batch: ExampleBatch) -> Tensor:
         """(B, classes)"""
-        packed = self.packed(batch)
-        features = self.encoder(with_differences(standardise(packed)).frames)
-        return self.topology(Inputs(packed.unpack(features)), batch.lengths)
+        return self._scores(standardise(self.packed(batch)), batch.lengths)
+
+    def _scores(self, packed: Packed, lengths: Tensor) -> Tensor:
+        features = self.encoder(with_differences(packed).frames)
+        return self.topology(Inputs(packed.unpack(features)), lengths)
+
+    def _mixed(self, packed: Packed, lengths: Tensor, batch: ExampleBatch, targets: Tensor) -> tuple[Packed, Tensor]:
+        """Each clip laid over another one, which is played so that it lasts as long, and what each counts (mixup: Zhang
+        et al. 2018, arXiv:1710.09412)."""
+        other = torch.randperm(len(lengths)).to(lengths.device)
+        at, _ = warp(batch.lengths[other], self.options.speed, lengths)
+        below = standardise(self.packed(batch._replace(inputs=batch.inputs[at, other], lengths=lengths)))
+        share = torch.distributions.Beta(self.options.mix, self.options.mix).sample((len(lengths),)).to(lengths.device)
+        of_frame = share[packed.column][:, None, None, None]
+        frames = of_frame * packed.frames + (1 - of_frame) * below.frames
+        return packed._replace(frames=frames), share[:, None] * targets + (1 - share[:, None]) * targets[other]
 
     def probabilities(self, batch: ExampleBatch) -> Tensor:
         """(B, classes) float64. A network that learnt that a mirror image means the same is asked twice."""

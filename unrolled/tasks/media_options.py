@@ -116,8 +116,11 @@ class VideoClassifierOptions(VideoOptions):
         What of the states becomes the clip's vector: final, mean, max (over time) or attention.
     one_directional
         Read forwards only. Default: both ways.
+    mix
+        Training clips are laid over others; the share of each is drawn from Beta(mix, mix) (mixup). 0: they are not.
     """
 
+    mix: float = 0.0
     shift: float = 0.12
     scale: float = 0.2
     turn: float = 8.0
@@ -133,6 +136,7 @@ class VideoClassifierOptions(VideoOptions):
         super().__post_init__()
         self._one_of("pooling", POOLINGS)
         self._at_least("frames", above=0)
+        self._at_least("mix", low=0)
         if self.val_groups is not None and not self.val_groups.replace(",", "").strip():
             raise InputError("--val-groups names no group: give some, such as A,B")
 
