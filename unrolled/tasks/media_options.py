@@ -278,8 +278,8 @@ class VideoCaptionerOptions(VideoOptions, RecurrentOptions):
     embedding
         Size of the vectors that tokens become.
     concepts
-        How much it counts that the convolutions alone tell which words a clip's captions have, whatever their order:
-        they learn sooner what there is to be seen. 0.1 is much, 0 nothing.
+        How much it counts in the loss that the convolutions alone tell which words a clip's captions have, whatever
+        their order; 0 for nothing.
     """
 
     frames: int = 64
