@@ -65,16 +65,27 @@ def train_and_val(
     fraction: float,
     seed: int,
     strata: Callable[[R], Sequence[str] | None] = lambda found: None,
+    groups: Callable[[R], Sequence[str] | None] = lambda found: None,
+    val_groups: Sequence[str] | None = None,
 ) -> tuple[R, R, list[str]]:
     """The examples to train on and to validate on, and what people should know of them.
 
-    val: where the latter are; None: divided from the former, as `splits.divide` does it. strata: the label of each.
+    val: where the latter are; None: divided from the former, as `splits.divide` does it. strata: the label of each;
+    groups: the group of each.
     """
     found = read(paths)
     if val is not None:
         other = read(val)
         return found, other, [*found.notes, *other.notes]
-    parts = divide(len(found), splits=found.splits, strata=strata(found), fraction=fraction, seed=seed)
+    parts = divide(
+        len(found),
+        splits=found.splits,
+        strata=strata(found),
+        groups=groups(found),
+        val_groups=val_groups,
+        fraction=fraction,
+        seed=seed,
+    )
     return found.take(parts.train), found.take(parts.val), [*found.notes, parts.how]
 
 

@@ -137,8 +137,7 @@ class VideoClassifierOptions(VideoOptions):
         self._one_of("pooling", POOLINGS)
         self._at_least("frames", above=0)
         self._at_least("mix", low=0)
-        if self.val_groups is not None and not self.val_groups.replace(",", "").strip():
-            raise InputError("--val-groups names no group: give some, such as A,B")
+        _check_groups(self.val_groups)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,8 +164,7 @@ class FrameLabelerOptions(VideoOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._at_least("window", above=0)
-        if self.val_groups is not None and not self.val_groups.replace(",", "").strip():
-            raise InputError("--val-groups names no group: give some, such as A,B")
+        _check_groups(self.val_groups)
 
 
 IMAGES = ("initial", "every-step", "both", "attention")
@@ -242,12 +240,7 @@ class ImageCaptionerOptions(RecurrentOptions):
             self._one_of(name, allowed)
         for name in ("hidden", "layers", "embedding", "features", "min_count"):
             self._at_least(name, above=0)
-        if self.vocabulary is not None:
-            if self.tokens in ("char", "byte"):
-                raise InputError(f"--vocabulary has no meaning for --tokens {self.tokens}: it is for word and bpe")
-            self._at_least("vocabulary", low=LEAST_TOKENS[self.tokens])
-        if self.tokens != "word" and (self.min_count is not None or self.cased):
-            raise InputError(f"--min-count and --cased are for --tokens word, not for {self.tokens}: leave them out")
+        _check_words(self)
         for name in ("dropout", "image_dropout", "label_smoothing"):
             self._below_one(name)
         check_fraction(self.val_fraction)
@@ -307,9 +300,19 @@ class VideoCaptionerOptions(VideoOptions, RecurrentOptions):
         self._at_least("concepts", low=0)
         if self.hidden is not None and self.hidden % 2:
             raise InputError(f"--hidden is {self.hidden}: it must be even, since each direction has half of the units")
-        if self.vocabulary is not None:
-            if self.tokens in ("char", "byte"):
-                raise InputError(f"--vocabulary has no meaning for --tokens {self.tokens}: it is for word and bpe")
-            self._at_least("vocabulary", low=LEAST_TOKENS[self.tokens])
-        if self.tokens != "word" and (self.min_count is not None or self.cased):
-            raise InputError(f"--min-count and --cased are for --tokens word, not for {self.tokens}: leave them out")
+        _check_words(self)
+
+
+def _check_groups(named: str | None) -> None:
+    if named is not None and not named.replace(",", "").strip():
+        raise InputError("--val-groups names no group: give some, such as A,B")
+
+
+def _check_words(options: ImageCaptionerOptions | VideoCaptionerOptions) -> None:
+    """How captions become tokens."""
+    if options.vocabulary is not None:
+        if options.tokens in ("char", "byte"):
+            raise InputError(f"--vocabulary has no meaning for --tokens {options.tokens}: it is for word and bpe")
+        options._at_least("vocabulary", low=LEAST_TOKENS[options.tokens])
+    if options.tokens != "word" and (options.min_count is not None or options.cased):
+        raise InputError(f"--min-count and --cased are for --tokens word, not for {options.tokens}: leave them out")

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 
 from unrolled.data.captioned import Captioned, read_captions
-from unrolled.data.examples import fingerprint
+from unrolled.data.examples import fingerprint, train_and_val
 from unrolled.data.frames import Frames
-from unrolled.data.splits import divide
 from unrolled.errors import InputError
 from unrolled.nn.vision import Backbone
 from unrolled.tasks.caption_image import ImageCaptionTask, features_of, resolve
@@ -50,7 +49,14 @@ def prepare_image_captioner(
         options = _like(start, options)
     options = resolve(options)
     backbone = _backbone(options, start, vocabulary).to(device)
-    train, held, notes = _read(paths, options, val)
+    train, held, notes = train_and_val(
+        lambda where: read_captions(where, encoding=options.encoding, bad_files=options.bad_files),
+        paths,
+        val,
+        fraction=options.val_fraction,
+        seed=options.seed,
+        groups=lambda found: found.groups,
+    )
     train, inputs = _seen(train, backbone, options, notes)
     held, held_inputs = _seen(held, backbone, options, notes)
     if vocabulary:
@@ -84,18 +90,6 @@ def _backbone(options: ImageCaptionerOptions, start: Any, vocabulary: dict[str, 
     if vocabulary and backbone.sha256() != vocabulary["backbone_sha256"]:
         raise InputError(f"{options.backbone} has changed since the training began: put it back, or train again")
     return backbone
-
-
-def _read(
-    paths: Sequence[PathLike], options: ImageCaptionerOptions, val: Sequence[PathLike] | None
-) -> tuple[Captioned, Captioned, list[str]]:
-    """The pictures to train on and to validate on."""
-    read = read_captions(paths, encoding=options.encoding, bad_files=options.bad_files)
-    if val is not None:
-        other = read_captions(val, encoding=options.encoding, bad_files=options.bad_files)
-        return read, other, [*read.notes, *other.notes]
-    parts = divide(len(read), splits=read.splits, groups=read.groups, fraction=options.val_fraction, seed=options.seed)
-    return read.take(parts.train), read.take(parts.val), [*read.notes, parts.how]
 
 
 def _seen(

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from unrolled.data.captioned import Captioned, read_captions
+from unrolled.data.examples import train_and_val
 from unrolled.data.frames import Frames
-from unrolled.data.splits import divide
 from unrolled.errors import InputError
 from unrolled.tasks.caption_video import VideoCaptionTask, described, resolve
 from unrolled.tasks.captioning import Words, with_all_captions
@@ -32,7 +32,14 @@ def prepare_video_captioner(
     """The task, ready for training. vocabulary: that of a training to resume."""
     if start is not None:
         raise InputError("a video captioner starts from nothing yet: leave --start-from out")
-    train, held, notes = _read(paths, options, val)
+    train, held, notes = train_and_val(
+        lambda where: read_captions(where, encoding=options.encoding, bad_files=options.bad_files),
+        paths,
+        val,
+        fraction=options.val_fraction,
+        seed=options.seed,
+        groups=lambda found: found.groups,
+    )
     options = resolve(options)
     if vocabulary:
         words, shape = described(vocabulary)
@@ -58,15 +65,3 @@ def _decoded(
     kept = shape.read(part.paths, options.bad_files)
     notes += kept.notes
     return part.take(kept.rows), kept.frames
-
-
-def _read(
-    paths: Sequence[PathLike], options: VideoCaptionerOptions, val: Sequence[PathLike] | None
-) -> tuple[Captioned, Captioned, list[str]]:
-    """The clips to train on and to validate on."""
-    read = read_captions(paths, encoding=options.encoding, bad_files=options.bad_files)
-    if val is not None:
-        other = read_captions(val, encoding=options.encoding, bad_files=options.bad_files)
-        return read, other, [*read.notes, *other.notes]
-    parts = divide(len(read), splits=read.splits, groups=read.groups, fraction=options.val_fraction, seed=options.seed)
-    return read.take(parts.train), read.take(parts.val), [*read.notes, parts.how]

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from unrolled.data.batches import Examples
-from unrolled.data.clips import Clips, read_clips
+from unrolled.data.clips import read_clips
+from unrolled.data.examples import train_and_val
 from unrolled.data.labelled import Classes
-from unrolled.data.splits import divide
 from unrolled.errors import InputError
 from unrolled.tasks.classify_video import VideoClassifierTask, resolve
 from unrolled.tasks.media_options import VideoClassifierOptions
@@ -32,7 +32,16 @@ def prepare_video_classifier(
     """The task, ready for training. vocabulary: that of a training to resume."""
     if start is not None:
         raise InputError("a video classifier starts from nothing yet: leave --start-from out")
-    train, held, notes = _read(paths, options, val)
+    train, held, notes = train_and_val(
+        lambda where: read_clips(where, bad_files=options.bad_files),
+        paths,
+        val,
+        fraction=options.val_fraction,
+        seed=options.seed,
+        strata=lambda found: found.labels,
+        groups=lambda found: found.groups,
+        val_groups=groups_of(options),
+    )
     options = resolve(options)
     classes = Classes(vocabulary["labels"]) if vocabulary else Classes.of(train, "clips")
     shape = Shape(**vocabulary["shape"]) if vocabulary else Shape.of(train.paths, options, options.frames)
@@ -47,23 +56,3 @@ def prepare_video_classifier(
     task.notes = notes
     task.sha256 = digests
     return task
-
-
-def _read(
-    paths: Sequence[PathLike], options: VideoClassifierOptions, val: Sequence[PathLike] | None
-) -> tuple[Clips, Clips, list[str]]:
-    """The clips to train on and to validate on."""
-    read = read_clips(paths, bad_files=options.bad_files)
-    if val is not None:
-        other = read_clips(val, bad_files=options.bad_files)
-        return read, other, [*read.notes, *other.notes]
-    parts = divide(
-        len(read),
-        splits=read.splits,
-        strata=read.labels,
-        groups=read.groups,
-        val_groups=groups_of(options),
-        fraction=options.val_fraction,
-        seed=options.seed,
-    )
-    return read.take(parts.train), read.take(parts.val), [*read.notes, parts.how]

@@ -9,9 +9,9 @@ import torch
 
 from unrolled.data.batches import Examples, Sequences
 from unrolled.data.clips import Segmented, read_segments
+from unrolled.data.examples import train_and_val
 from unrolled.data.frames import Frames
 from unrolled.data.labelled import Classes
-from unrolled.data.splits import divide
 from unrolled.errors import InputError
 from unrolled.tasks.label_frames import FrameLabelerTask, resolve
 from unrolled.tasks.media_options import FrameLabelerOptions
@@ -34,7 +34,15 @@ def prepare_frame_labeler(
     """The task, ready for training. vocabulary: that of a training to resume."""
     if start is not None:
         raise InputError("a frame labeler starts from nothing yet: leave --start-from out")
-    train, held, notes = _read(paths, options, val)
+    train, held, notes = train_and_val(
+        lambda where: read_segments(where, bad_files=options.bad_files),
+        paths,
+        val,
+        fraction=options.val_fraction,
+        seed=options.seed,
+        groups=lambda found: found.groups,
+        val_groups=groups_of(options),
+    )
     options = resolve(options)
     shape = Shape(**vocabulary["shape"]) if vocabulary else Shape.of(train.paths, options)
     (train, frames), (held, held_frames) = (_frames(part, shape, options, notes) for part in (train, held))
@@ -90,22 +98,3 @@ def cut(frames: Frames, labels: Sequence[np.ndarray], window: int, classes: int)
     ]
     offsets = np.append(np.concatenate(begins), frames.offsets[-1])
     return Frames(frames.array, offsets, np.concatenate(rows)), Sequences.pack(pieces, classes)
-
-
-def _read(
-    paths: Sequence[PathLike], options: FrameLabelerOptions, val: Sequence[PathLike] | None
-) -> tuple[Segmented, Segmented, list[str]]:
-    """The clips to train on and to validate on."""
-    read = read_segments(paths, bad_files=options.bad_files)
-    if val is not None:
-        other = read_segments(val, bad_files=options.bad_files)
-        return read, other, [*read.notes, *other.notes]
-    parts = divide(
-        len(read),
-        splits=read.splits,
-        groups=read.groups,
-        val_groups=groups_of(options),
-        fraction=options.val_fraction,
-        seed=options.seed,
-    )
-    return read.take(parts.train), read.take(parts.val), [*read.notes, parts.how]
