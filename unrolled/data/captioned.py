@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from unrolled.data.examples import Places, check_paths
+from unrolled.data.examples import Places, check_paths, picked
 from unrolled.data.media_files import (
     GROUP,
     PATH,
@@ -72,9 +72,7 @@ class Captioned:
     def take(self, rows: np.ndarray) -> "Captioned":
         """The files with these numbers."""
         paths, captions = [self.paths[n] for n in rows], [self.captions[n] for n in rows]
-        groups, splits = (
-            None if values is None else [values[n] for n in rows] for values in (self.groups, self.splits)
-        )
+        groups, splits = picked(self.groups, rows), picked(self.splits, rows)
         return Captioned(paths, captions, self.places.take(rows), groups, splits, self.notes)
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unrolled.data.examples import Places, check_paths
+from unrolled.data.examples import Places, check_paths, picked
 from unrolled.data.labelled import LABEL, Classes
 from unrolled.data.media_files import (
     PATH,
@@ -71,9 +71,7 @@ class Clips:
     def take(self, rows: np.ndarray) -> "Clips":
         """The clips with these numbers."""
         paths, labels = ([values[n] for n in rows] for values in (self.paths, self.labels))
-        groups, splits = (
-            None if values is None else [values[n] for n in rows] for values in (self.groups, self.splits)
-        )
+        groups, splits = picked(self.groups, rows), picked(self.splits, rows)
         return Clips(paths, labels, self.places.take(rows), groups, splits, self.notes)
 
 
@@ -96,9 +94,7 @@ class Segmented:
     def take(self, rows: np.ndarray) -> "Segmented":
         """The clips with these numbers."""
         paths, segments = [self.paths[n] for n in rows], [self.segments[n] for n in rows]
-        groups, splits = (
-            None if values is None else [values[n] for n in rows] for values in (self.groups, self.splits)
-        )
+        groups, splits = picked(self.groups, rows), picked(self.splits, rows)
         return Segmented(paths, segments, self.places.take(rows), groups, splits, self.notes)
 
     def labels_of(self, clip: int, length: int) -> list[str]:

@@ -89,6 +89,11 @@ def train_and_val(
     return found.take(parts.train), found.take(parts.val), [*found.notes, parts.how]
 
 
+def picked(column: Sequence[str] | None, rows: np.ndarray) -> list[str] | None:
+    """What the column says of these rows; None where there is no column."""
+    return None if column is None else [column[n] for n in rows]
+
+
 def splits_of(table: Table) -> list[str] | None:
     """What a column called "split" says of each row; None where there is none. Raises `InputError` at other words."""
     at = table.guess(["split"], "the split column")

@@ -22,7 +22,7 @@ from typing import Protocol
 
 import numpy as np
 
-from unrolled.data.examples import Places, check_paths, splits_of
+from unrolled.data.examples import Places, check_paths, picked, splits_of
 from unrolled.data.splits import part_of
 from unrolled.data.tables import FORMATS, Table, looks_like_table, read_table, read_text, split_lines
 from unrolled.errors import InputError
@@ -49,7 +49,7 @@ class Labelled:
 
     def take(self, rows: np.ndarray) -> "Labelled":
         """The examples with these numbers."""
-        splits = None if self.splits is None else [self.splits[n] for n in rows]
+        splits = picked(self.splits, rows)
         texts, labels = ([values[n] for n in rows] for values in (self.texts, self.labels))
         return Labelled(texts, labels, self.places.take(rows), splits, self.notes)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unrolled.data.examples import Places, check_paths, splits_of
+from unrolled.data.examples import Places, check_paths, picked, splits_of
 from unrolled.data.tables import looks_like_table, read_table, read_text, split_lines
 from unrolled.errors import InputError
 
@@ -40,7 +40,7 @@ class Pairs:
 
     def take(self, rows: np.ndarray) -> "Pairs":
         """The pairs with these numbers."""
-        splits = None if self.splits is None else [self.splits[n] for n in rows]
+        splits = picked(self.splits, rows)
         sources, targets = ([values[n] for n in rows] for values in (self.sources, self.targets))
         return Pairs(sources, targets, self.places.take(rows), splits, self.notes)
 

@@ -32,6 +32,7 @@ from unrolled.decoding.search import Hypothesis
 from unrolled.metrics import captions
 from unrolled.nn import Recurrent
 from unrolled.nn.dropout import embedding_dropout
+from unrolled.nn.frequencies import begin_at_frequencies
 from unrolled.tasks.writing import mean_loss, write
 from unrolled.topologies import Decoder, Memory
 from unrolled.training.task import Evaluation
@@ -170,8 +171,7 @@ class CaptionNetwork(nn.Module, ABC):
     def begin_with(self, counts: np.ndarray) -> None:
         """How frequent each token is (V,), so that the network knows it before it learns anything."""
         assert self.topology.bias is not None
-        with torch.no_grad():
-            self.topology.bias.copy_(torch.from_numpy(np.log((counts + 0.5) / counts.sum())))
+        begin_at_frequencies(self.topology.bias, counts)
 
     def engine_name(self) -> str:
         """The engine that runs the recurrent layers."""

@@ -19,6 +19,7 @@ from unrolled.engines import said
 from unrolled.metrics import classification
 from unrolled.nn import Recurrent
 from unrolled.nn.dropout import embedding_dropout
+from unrolled.nn.frequencies import begin_at_frequencies
 from unrolled.tasks.options import TextClassifierOptions
 from unrolled.topologies import ManyToOne
 from unrolled.training.task import Evaluation
@@ -133,8 +134,7 @@ class TextClassifierTask:
         weights = even if self.options.balance else None
         network = Network(self.tokenizer.size, len(self.labels), self.options, weights)
         if weights is None:
-            with torch.no_grad():  # it begins by knowing how frequent each class is
-                network.topology.output.bias.copy_(torch.from_numpy(np.log((counts + 0.5) / counts.sum())))
+            begin_at_frequencies(network.topology.output.bias, counts)
         return network
 
     def batches(self, split: str) -> BucketStream:

@@ -18,6 +18,7 @@ from unrolled.engines import said
 from unrolled.metrics import classification
 from unrolled.nn.augment import warp
 from unrolled.nn.convnet import Packed, standardise, with_differences
+from unrolled.nn.frequencies import begin_at_frequencies
 from unrolled.tasks.media_options import VideoClassifierOptions
 from unrolled.tasks.video import MIXED, Shape, VideoNetwork, layers, resolved
 from unrolled.topologies import ManyToOne
@@ -113,8 +114,7 @@ class VideoClassifierTask:
     def model(self) -> Network:
         counts = np.bincount(numbers(self.splits["train"]), minlength=len(self.labels))
         network = Network(self.shape, len(self.labels), self.options)
-        with torch.no_grad():  # it begins by knowing how frequent each class is
-            network.topology.output.bias.copy_(torch.from_numpy(np.log((counts + 0.5) / counts.sum())))
+        begin_at_frequencies(network.topology.output.bias, counts)
         return network
 
     def batches(self, split: str) -> BucketStream:

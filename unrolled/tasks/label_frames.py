@@ -18,6 +18,7 @@ from unrolled.data.clips import NONE
 from unrolled.data.streams import IGNORED
 from unrolled.engines import said
 from unrolled.metrics import segments
+from unrolled.nn.frequencies import begin_at_frequencies
 from unrolled.tasks.media_options import FrameLabelerOptions
 from unrolled.tasks.video import AT_ONCE, MIXED, Shape, VideoNetwork, layers, resolved
 from unrolled.topologies import ManyToMany
@@ -98,8 +99,7 @@ class FrameLabelerTask:
     def model(self) -> Network:
         counts = np.bincount(frame_labels(self.splits["train"]).ids, minlength=len(self.labels))
         network = Network(self.shape, len(self.labels), self.options)
-        with torch.no_grad():  # it begins by knowing how frequent each class is
-            network.topology.output.bias.copy_(torch.from_numpy(np.log((counts + 0.5) / counts.sum())))
+        begin_at_frequencies(network.topology.output.bias, counts)
         return network
 
     def batches(self, split: str) -> BucketStream:

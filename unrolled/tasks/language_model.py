@@ -20,6 +20,7 @@ from unrolled.errors import InputError
 from unrolled.metrics.text import bits
 from unrolled.nn import Recurrent
 from unrolled.nn.dropout import embedding_dropout
+from unrolled.nn.frequencies import begin_at_frequencies
 from unrolled.tasks.options import LanguageModelOptions
 from unrolled.topologies import ManyToMany, OneToOne
 from unrolled.training.task import Evaluation
@@ -135,8 +136,7 @@ class LanguageModelTask:
         the first updates learning it."""
         network = Network(self.tokenizer.size, self.options)
         counts = np.bincount(self.splits["train"].ids[:COUNTED], minlength=self.tokenizer.size)
-        with torch.no_grad():
-            network.topology.output.bias.copy_(torch.from_numpy(np.log((counts + 0.5) / counts.sum())))
+        begin_at_frequencies(network.topology.output.bias, counts)
         return network
 
     def batches(self, split: str) -> LaneStream:

@@ -28,6 +28,7 @@ from unrolled.engines import said
 from unrolled.metrics import translation
 from unrolled.nn import Recurrent
 from unrolled.nn.dropout import embedding_dropout
+from unrolled.nn.frequencies import begin_at_frequencies
 from unrolled.tasks.options import TranslateOptions
 from unrolled.tasks.writing import mean_loss, write
 from unrolled.topologies import Memory, SequenceToSequence
@@ -206,8 +207,7 @@ class TranslateTask:
         network, targets = Network(self.languages, self.options), self.splits["train"].targets
         assert isinstance(targets, Sequences) and network.topology.bias is not None
         counts = np.bincount(targets.ids, minlength=self.languages.target.size)
-        with torch.no_grad():  # it begins by knowing how frequent each token is
-            network.topology.bias.copy_(torch.from_numpy(np.log((counts + 0.5) / counts.sum())))
+        begin_at_frequencies(network.topology.bias, counts)
         return network
 
     def batches(self, split: str) -> BucketStream:
