@@ -197,7 +197,7 @@ def test_the_model_file_is_enough(data: Path, tmp_path: Path, image: str) -> Non
     assert (again.options, again.metrics, again.step) == (model.options, model.metrics, model.step)
     paths = read_captions([data]).paths[:4]
     assert again.predict(paths, aligned=True) == model.predict(paths, aligned=True)
-    after = again.backbone.state_dict().values()
+    after = again.eye.state_dict().values()
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))  # frozen
 
 
@@ -220,6 +220,44 @@ def test_a_large_backbone_is_named_by_the_file(data: Path, tmp_path: Path, monke
         unrolled.load(tmp_path / "model.safetensors")
 
 
+LEARNING = {**QUICK, "size": 32, "channels": "8,16", "batch": 8}
+
+
+@pytest.mark.parametrize("image", ["attention", "both"])
+def test_without_a_backbone_convolutions_learn_from_the_pictures(data: Path, tmp_path: Path, image: str) -> None:
+    """Colour and shape of pictures that they have not seen; the file is all that is needed, and one goes on from it."""
+    model = ImageCaptioner.fit(data, image=image, steps=150, eval_every=150, **LEARNING)
+    held = read_captions([data]).take(np.flatnonzero(np.array(read_captions([data]).splits) == "val"))
+    written = model.caption(held.paths)
+    right = sum(text in [one.lower() for one in several] for text, several in zip(written, held.captions, strict=True))
+    assert right >= 6, list(zip(written, held.captions, strict=True))
+    assert model.caption([np.array(Image.open(path)) for path in held.paths]) == written
+    model.save(tmp_path / "model.safetensors")
+    again = unrolled.load(tmp_path / "model.safetensors")
+    assert isinstance(again, ImageCaptioner)
+    assert again.predict(held.paths, aligned=True) == model.predict(held.paths, aligned=True)
+    how = ImageCaptionerOptions(steps=1, lr=1e-9)
+    more = fitting.fit([data], options=how, start_from=tmp_path / "model.safetensors")
+    assert (more.model.options.size, more.model.options.channels) == (32, "8,16")
+    assert more.result.metrics["cider"] == pytest.approx(model.evaluate(data, split="val", beam=1)["cider"], rel=0.2)
+
+
+def test_convolutions_that_learn_resume_with_the_same_bits(data: Path, tmp_path: Path) -> None:
+    options = ImageCaptionerOptions(steps=12, eval_every=4, **{**SMALL, "size": 32, "channels": "8,16"})
+    whole = fitting.fit([data], options=options, out=tmp_path / "whole")
+    fitting.fit([data], options=options, out=tmp_path / "parts", observer=Listener(stop_at=5))
+    parts = fitting.resume(tmp_path / "parts")
+    for name, tensor in whole.model.network.state_dict().items():
+        assert torch.equal(tensor, parts.model.network.state_dict()[name]), name
+
+
+def test_a_backbone_and_convolutions_that_learn_do_not_mix(data: Path, backbone: Path, tmp_path: Path) -> None:
+    fitting.fit([data], options=ImageCaptionerOptions(steps=1, **LEARNING), out=tmp_path / "learned")
+    with pytest.raises(InputError, match="is not the backbone of the model to start from"):
+        how = ImageCaptionerOptions(backbone=str(backbone), steps=1)
+        fitting.fit([data], options=how, start_from=tmp_path / "learned")
+
+
 def test_damaged_pictures_stop_or_are_skipped_and_listed(data: Path, backbone: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(data, tmp_path / "damaged")
     (folder / "images" / "red_circle_0.png").write_bytes(b"")
@@ -237,7 +275,9 @@ def test_damaged_pictures_stop_or_are_skipped_and_listed(data: Path, backbone: P
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({}, "no --backbone is given"),
+        ({"size": 64, "backbone": "net"}, "--size is for convolutions that learn"),
+        ({"size": 7}, "--size is 7"),
+        ({"channels": "8,x"}, "--channels is '8,x'"),
         ({"image": "everywhere"}, "unknown image"),
         ({"tokens": "char", "min_count": 2}, "--min-count and --cased"),
         ({"image_dropout": 1.0}, "--image-dropout is 1.0"),

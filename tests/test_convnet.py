@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from unrolled.nn.augment import Variety, vary, warp
-from unrolled.nn.convnet import FrameEncoder, Packed, pack, standardise, with_differences
+from unrolled.nn.convnet import FrameEncoder, Packed, PictureEncoder, pack, standardise, with_differences
 
 LENGTHS = torch.tensor([5, 1, 3])
 
@@ -160,3 +160,32 @@ def test_light_changes_a_clip_as_a_whole_and_covering_hides_one_place() -> None:
         assert (places == places[0]).float().mean() > 0.97  # but where a pixel has the mean's value by chance
         assert places.float().mean() <= 0.26
     assert hidden.any()
+
+
+def test_regions_of_a_picture_are_row_by_row_from_the_top_left() -> None:
+    torch.manual_seed(0)
+    encoder = PictureEncoder(64, (8, 16)).eval()
+    assert (encoder.grid, encoder.features) == ((8, 8), 16)
+    grey = np.full((64, 64, 3), 128, dtype=np.uint8)
+    for row, column in ((0, 0), (2, 5), (7, 3)):
+        spot = grey.copy()
+        spot[8 * row : 8 * row + 8, 8 * column : 8 * column + 8] = 255
+        with torch.no_grad():
+            found = encoder(encoder.pixels([grey, spot]))
+        assert found.shape == (64, 2, 16)
+        changed = (found[:, 1] != found[:, 0]).any(-1).nonzero()[:, 0]
+        assert 8 * row + column in changed.tolist()
+        assert (changed // 8 - row).abs().max() <= 2 and (changed % 8 - column).abs().max() <= 2
+
+
+@pytest.mark.parametrize(("side", "grid"), [(8, 4), (32, 8), (64, 8), (100, 7)])
+def test_a_picture_of_any_shape_becomes_a_square(side: int, grid: int) -> None:
+    encoder = PictureEncoder(side, (4, 8, 8)).eval()
+    assert encoder.grid == (grid, grid)
+    wide = np.zeros((20, 50, 3), dtype=np.uint8)
+    wide[:, 25:] = 200
+    pixels = encoder.pixels([wide])
+    assert pixels.shape == (1, side, side, 3)
+    assert bool((pixels[0, :, -1] == 200).all()) and bool((pixels[0, :, 0] == 0).all())
+    assert encoder(pixels).shape == (grid * grid, 1, 8)
+    assert encoder.place(20, 50) == (0, 0, 50, 20)

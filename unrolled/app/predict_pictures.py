@@ -49,7 +49,7 @@ def _drawn(name: Path, model: Any, inputs: tuple[str, ...], how: dict[str, Any],
         raise InputError(f"{name} has no attention, so there is nothing to draw: train one with --image attention")
     read = read_picture(inputs[0])
     (found,) = model.predict([read], aligned=True, **how)
-    pictures.save(attention(read, found, model.backbone), out)
+    pictures.save(attention(read, found, model.eye), out)
     if json:
         print_json({"model": str(name), "predictions": [{"picture": inputs[0], **found._asdict()}], "path": str(out)})
     else:

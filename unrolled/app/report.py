@@ -98,6 +98,6 @@ def _page(loaded: Any, model: Path, part: "Captioned", metrics: dict[str, Any], 
         f"{metrics['pictures']:,} pictures measured against {metrics['captions']:,} captions, beam {metrics['beam']}; "
         f"{len(entries):,} of them below."
     )
-    text = page(f"Captions by {model}", how, figures, entries, loaded.backbone)
+    text = page(f"Captions by {model}", how, figures, entries, loaded.eye)
     out.parent.mkdir(parents=True, exist_ok=True)
     files.write(out, text.encode())

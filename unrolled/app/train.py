@@ -134,7 +134,7 @@ def train_caption_image(
     output: Output | None = None,
 ) -> int:
     """Train a captioner: a picture in, a sentence out. A pretrained image network (--backbone) sees, and what it sees
-    is computed once and kept in the cache.
+    is computed once and kept in the cache; without one, small convolutions learn from the pictures themselves.
 
     Parameters
     ----------

@@ -129,10 +129,17 @@ def _array(path: Path, image: Any, size: tuple[int, int] | None, grey: bool) -> 
     if image.has_transparency_data:
         white = library().new("RGBA", image.size, "white")
         image = library().alpha_composite(white, image.convert("RGBA"))
-    image = image.convert("L" if grey else "RGB")
-    if size is not None and image.size != size:
-        image = image.resize(size, library().Resampling.BILINEAR)  # over all pixels that one replaces
-    return np.array(image).reshape(image.height, image.width, -1)
+    array = np.array(image.convert("L" if grey else "RGB"))
+    return array.reshape(image.height, image.width, -1) if size is None else scaled(array, size)
+
+
+def scaled(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A picture, (H, W, 3) or grey (H, W), scaled to size (W, H): (H, W, channels)."""
+    width, height = size
+    if picture.shape[:2] != (height, width):
+        image = library().fromarray(picture)
+        picture = np.array(image.resize(size, library().Resampling.BILINEAR))  # over all pixels that one replaces
+    return picture.reshape(height, width, -1)
 
 
 def _upper_8_bits(path: Path, image: Any) -> Any:

@@ -102,10 +102,10 @@ def _fit(axes: "Axes", picture: np.ndarray, left: float, top: float, side: float
     axes.imshow(picture, extent=(x, x + width, y + height, y), interpolation="lanczos", aspect="auto", zorder=2)
 
 
-def attention(picture: np.ndarray, found: Any, backbone: Any) -> "Figure":
+def attention(picture: np.ndarray, found: Any, eye: Any) -> "Figure":
     """The picture, and for each word that the model wrote the picture again, light where it looked.
 
-    found: a `Caption` with its attention; backbone: where its regions are. Outside of what the network sees of the
+    found: a `Caption` with its attention; eye: where its regions are. Outside of what the network sees of the
     picture it is dark.
     """
     from matplotlib.figure import Figure
@@ -119,7 +119,7 @@ def attention(picture: np.ndarray, found: Any, backbone: Any) -> "Figure":
     figure = Figure(figsize=(width, height), facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
     axes.axis("off")
-    light = [_light(w.reshape(backbone.grid), picture.shape[:2], backbone) for w in weights]
+    light = [_light(w.reshape(eye.grid), picture.shape[:2], eye) for w in weights]
     brightest = max(float(layer.max()) for layer in light)
     for n, name in enumerate(["", *words]):
         left, top = 0.12 + (n % columns) * (TILE + 0.12), 0.42 + (n // columns) * (tall + 0.42)
@@ -139,11 +139,11 @@ def shaded(picture: np.ndarray, light: np.ndarray) -> np.ndarray:
     return (picture * (DARK + (1 - DARK) * light[..., None])).astype(np.uint8)
 
 
-def _light(weights: np.ndarray, size: tuple[int, int], backbone: Any) -> np.ndarray:
+def _light(weights: np.ndarray, size: tuple[int, int], eye: Any) -> np.ndarray:
     """Weights of regions (rows, columns), smooth, at their place in a picture of this size (H, W)."""
     from PIL import Image
 
-    left, top, right, bottom = backbone.place(*size)
+    left, top, right, bottom = eye.place(*size)
     x, y = max(0, round(left)), max(0, round(top))
     width, height = min(size[1], round(right)) - x, min(size[0], round(bottom)) - y
     spread = Image.fromarray(weights.astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC)

@@ -74,7 +74,7 @@ class Entry(NamedTuple):
     references: Sequence[str]
 
 
-def page(title: str, how: str, metrics: dict[str, float], entries: Sequence[Entry], backbone: Any) -> str:
+def page(title: str, how: str, metrics: dict[str, float], entries: Sequence[Entry], eye: Any) -> str:
     """The HTML. Where a caption has attention, a word that is pointed at darkens what the model did not look at."""
     rows = "".join(f"<th>{html.escape(name)}</th>" for name in metrics)
     values = "".join(f"<td>{value:.4f}</td>" for value in metrics.values())
@@ -84,15 +84,15 @@ def page(title: str, how: str, metrics: dict[str, float], entries: Sequence[Entr
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style>'
         f"<h1>{html.escape(title)}</h1><p class=how>{html.escape(how + hint)}</p>"
         f"<table><tr>{rows}<tr>{values}</table>"
-        f"<main>{''.join(_card(entry, backbone) for entry in entries)}</main><script>{SCRIPT}</script></html>\n"
+        f"<main>{''.join(_card(entry, eye) for entry in entries)}</main><script>{SCRIPT}</script></html>\n"
     )
 
 
-def _card(entry: Entry, backbone: Any) -> str:
+def _card(entry: Entry, eye: Any) -> str:
     height, width = entry.picture.shape[:2]
     references = "".join(f"<li>{html.escape(tidy(text))}" for text in entry.references)
     share = min(1.0, width / height)  # of the card's width: no picture is higher than the card is wide
-    shown = f'<img alt="" src="{_embedded(entry.picture)}">{_canvas(entry, backbone)}'
+    shown = f'<img alt="" src="{_embedded(entry.picture)}">{_canvas(entry, eye)}'
     return (
         f'<article><figure><div style="width:{share:.1%}">{shown}</div></figure>'
         f"<section><p class=written>{_words(entry.found)}</p><ul>{references}</ul>"
@@ -100,13 +100,13 @@ def _card(entry: Entry, backbone: Any) -> str:
     )
 
 
-def _canvas(entry: Entry, backbone: Any) -> str:
+def _canvas(entry: Entry, eye: Any) -> str:
     """The shade over the picture; where its regions lie, as parts of the picture, and how strong the strongest is."""
     if not entry.found.attention:
         return ""
     height, width = entry.picture.shape[:2]
-    left, top, right, bottom = backbone.place(height, width)
-    rows, columns = backbone.grid
+    left, top, right, bottom = eye.place(height, width)
+    rows, columns = eye.grid
     most = max(max(weights) for weights in entry.found.attention)
     place = [round(n, 4) for n in (left / width, top / height, (right - left) / width, (bottom - top) / height)]
     across = 320

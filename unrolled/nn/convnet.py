@@ -1,18 +1,25 @@
-"""A small convolutional network that turns each frame of a clip into a vector; it learns with the rest of a model.
+"""Small convolutional networks that learn with the rest of a model: for each frame of a clip a vector, for a picture a
+grid of regions.
 
 The frames of a batch, without the padding, are one batch of pictures: (T, B, H, W, C) becomes (N, C, H, W), N the
 number of real frames, and what comes out goes back to its timesteps, (T, B, F).
 """
 
+import json
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unrolled.data.pictures import scaled
 from unrolled.nn.dropout import dropout
 
 SMALLEST = 4
-"""Halving the picture ends where its shorter side would fall below this."""
+"""Halving a frame ends where its shorter side would fall below this."""
+GRID = 8
+"""Halving a picture ends at so many regions a side, or fewer."""
 
 
 class Packed(NamedTuple):
@@ -75,9 +82,9 @@ def with_differences(packed: Packed) -> Packed:
 class FrameEncoder(nn.Module):
     """Frames (N, channels, height, width) to vectors (N, features).
 
-    Convolutions of stride 2 with batch normalisation (Ioffe & Szegedy 2015, arXiv:1502.03167) until the shorter side is
-    `SMALLEST` or little more, the first of 5×5, the others of 3×3; then one linear layer of what is left at all places:
-    where something is matters, so nothing is averaged over the picture. `widths`: channels of the convolutions, the
+    Convolutions of stride 2 with batch normalisation until the shorter side is `SMALLEST` or little more, the first of
+    5×5, the others of 3×3; then one linear layer of what is left at all places: where something is matters, so nothing
+    is averaged over the picture. `widths`: channels of the convolutions, the
     last one repeated where more are needed. `dropout` acts before the linear layer.
     """
 
@@ -86,19 +93,85 @@ class FrameEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.dropout = dropout
-        layers: list[nn.Module] = []
-        stage = 0
-        while stage == 0 or min(height, width) >= 2 * SMALLEST - 1:
-            out, kernel = widths[min(stage, len(widths) - 1)], 3 if stage else 5
-            layers += [nn.Conv2d(channels, out, kernel, 2, kernel // 2, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
-            channels, height, width, stage = out, (height + 1) // 2, (width + 1) // 2, stage + 1
-        self.convolutions = nn.Sequential(*layers)
+        stages = 1
+        while min(_halved(height, stages), _halved(width, stages)) >= 2 * SMALLEST - 1:
+            stages += 1
+        self.convolutions, channels = _halving(channels, widths, stages)
+        height, width = _halved(height, stages), _halved(width, stages)
         self.output = nn.Sequential(nn.Linear(channels * height * width, features), nn.LayerNorm(features), nn.ReLU())
 
     def forward(self, frames: Tensor) -> Tensor:
-        with torch.autocast(frames.device.type, torch.bfloat16, enabled=self.training and _has_bfloat16(frames)):
-            maps = self.convolutions(frames.contiguous(memory_format=torch.channels_last))
-        return self.output(dropout(maps.float().flatten(1), self.dropout, self.training))
+        maps = _convolved(self.convolutions, frames, self.training)
+        return self.output(dropout(maps.flatten(1), self.dropout, self.training))
+
+
+class PictureEncoder(nn.Module):
+    """Pictures (B, side, side, 3) uint8 to regions (S, B, F), row by row from the top left: what `nn/vision.Backbone`
+    is to pretrained networks, for small pictures and no other network at hand.
+
+    A picture of any shape is squeezed into the square. Convolutions of stride 2 as in `FrameEncoder`, until at most
+    `GRID` regions a side are left, then one of stride 1.
+    """
+
+    def __init__(self, side: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.side = side
+        stages = 1
+        while _halved(side, stages) > GRID:
+            stages += 1
+        self.convolutions, channels = _halving(3, widths, stages)
+        self.features = widths[min(stages, len(widths) - 1)]
+        self.convolutions.extend(_layer(channels, self.features, 3, 1))
+        self.grid = (_halved(side, stages), _halved(side, stages))
+        """Rows and columns of regions"""
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        frames = (pictures.permute(0, 3, 1, 2).float() - 127.5) / 64  # about -2 to 2
+        return _convolved(self.convolutions, frames, self.training).flatten(2).permute(2, 0, 1)
+
+    def pixels(self, pictures: Sequence[np.ndarray]) -> Tensor:
+        """RGB pictures, each uint8 (H, W, 3) of its own size, to what `forward` takes."""
+        squares = [scaled(picture, (self.side, self.side)) for picture in pictures]
+        return torch.from_numpy(np.stack(squares)).to(next(self.parameters()).device)
+
+    def compute(self, pixels: Tensor, *, grid: bool) -> list[np.ndarray]:
+        """What does not change while the network learns, of each picture: the picture, (1, side, side, 3)."""
+        return list(pixels[:, None].cpu().numpy())
+
+    def recipe(self, grid: bool) -> str:
+        """All that `compute` depends on."""
+        return json.dumps({"squares": self.side})
+
+    def place(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """Which part of a picture the network sees, in pixels of the picture: left, top, right, bottom. All of it."""
+        return 0.0, 0.0, float(width), float(height)
+
+
+def _layer(channels: int, out: int, kernel: int, stride: int) -> list[nn.Module]:
+    """Batch normalisation: Ioffe & Szegedy 2015, arXiv:1502.03167."""
+    return [nn.Conv2d(channels, out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
+
+
+def _halving(channels: int, widths: tuple[int, ...], stages: int) -> tuple[nn.Sequential, int]:
+    """Convolutions of stride 2, the first of 5×5, the others of 3×3, and the channels that come out."""
+    layers: list[nn.Module] = []
+    for stage in range(stages):
+        out = widths[min(stage, len(widths) - 1)]
+        layers += _layer(channels, out, 3 if stage else 5, 2)
+        channels = out
+    return nn.Sequential(*layers), channels
+
+
+def _halved(side: int, stages: int) -> int:
+    """What so many strides of 2 leave of a side."""
+    return -(-side // 2**stages)
+
+
+def _convolved(convolutions: nn.Module, frames: Tensor, training: bool) -> Tensor:
+    """Frames (N, C, H, W) to maps, in float32."""
+    with torch.autocast(frames.device.type, torch.bfloat16, enabled=training and _has_bfloat16(frames)):
+        maps: Tensor = convolutions(frames.contiguous(memory_format=torch.channels_last))
+    return maps.float()
 
 
 def _has_bfloat16(frames: Tensor) -> bool:

@@ -168,6 +168,10 @@ class Backbone(nn.Module):
         patches = (pixels.shape[-2] // patch) * (pixels.shape[-1] // patch)
         return tokens - patches if tokens > patches else 0
 
+    def recipe(self, grid: bool) -> str:
+        """All that `compute` depends on."""
+        return json.dumps({"backbone": self.sha256(), "of": "regions" if grid else "picture"})
+
     def compute(self, pixels: Tensor, *, grid: bool) -> list[np.ndarray]:
         """Prepared pictures (N, 3, height, width) to the regions (S, F) of each, or without `grid` its one vector
         (1, F); float16."""

@@ -3,7 +3,6 @@
 `Network` is the module, `ImageCaptionTask` what the training loop sees of it, `image_captioner.py` what users hold.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,24 +19,34 @@ from unrolled.data.frames import Frames
 from unrolled.data.media_files import BadFiles
 from unrolled.data.pictures import read_picture
 from unrolled.engines import said
+from unrolled.nn.augment import Variety, vary
+from unrolled.nn.convnet import PictureEncoder, pack
 from unrolled.nn.dropout import dropout
 from unrolled.nn.vision import BATCH, Backbone
-from unrolled.tasks.captioning import CaptionNetwork, CaptionTask, Words
+from unrolled.tasks.captioning import CaptionNetwork, CaptionTask, Words, captions_of
 from unrolled.tasks.media_options import ImageCaptionerOptions
+from unrolled.tasks.video import channels_of
 from unrolled.topologies import Memory
 
 if TYPE_CHECKING:
     from unrolled.tasks.image_captioner import ImageCaptioner
 
+Eye = Backbone | PictureEncoder
+"""What looks at pictures: a network that stays as it is, or one that learns with the rest."""
 EMBEDDED = 100_000_000
 """Bytes of a backbone that a model file carries along, at most; a larger one it names."""
 MIN_COUNT = 3
+SIDE = 64
+"""Pixels of a side, where convolutions learn and no other is asked for."""
+VARIETY = Variety(shift=0.1, scale=0.1, light=0.1)
+"""Of the pictures that convolutions learn from. Not mirrored: captions tell left from right."""
 
 
 def resolve(options: ImageCaptionerOptions) -> ImageCaptionerOptions:
     """The options with every choice made."""
     o, words = options, options.tokens in ("word", "bpe")
     hidden = o.hidden or 256
+    learns = o.backbone is None
     local = o.backbone is not None and Path(o.backbone).is_dir()
     return replace(
         o,
@@ -48,40 +57,53 @@ def resolve(options: ImageCaptionerOptions) -> ImageCaptionerOptions:
         hidden=hidden,
         embedding=o.embedding or min(hidden, 256 if words else 64),
         features=o.features or 256,
+        size=(o.size or SIDE) if learns else None,
+        channels=(o.channels or "32,64,128,192") if learns else None,
         dropout=0.5 if o.dropout is None else o.dropout,
-        image_dropout=0.5 if o.image_dropout is None else o.image_dropout,
+        image_dropout=(0.2 if learns else 0.5) if o.image_dropout is None else o.image_dropout,
         average=0.1 if o.average is None else o.average,
-        batch=o.batch or 64,
+        batch=o.batch or (16 if learns else 64),
         bptt="full",
         lr=o.lr or 2e-3,
         seconds=180.0 if o.seconds is None and o.steps is None else o.seconds,
     )
 
 
-def features_of(backbone: Backbone, paths: Sequence[Path], image: str, bad_files: BadFiles = "stop") -> Kept:
-    """What the backbone says of each picture, (S, F) a picture: its regions for attention, else one vector. Computed
-    once, then from the cache."""
+def encoder_of(options: ImageCaptionerOptions) -> PictureEncoder:
+    """Convolutions that have learned nothing yet. Takes resolved options."""
+    assert options.size
+    return PictureEncoder(options.size, channels_of(options))
+
+
+def features_of(eye: Eye, paths: Sequence[Path], image: str, bad_files: BadFiles = "stop") -> Kept:
+    """What a backbone says of each picture, (S, F) a picture: its regions for attention, else one vector; for
+    convolutions that learn, the picture (1, side, side, 3). Computed once, then from the cache."""
     grid = image == "attention"
-    recipe = json.dumps({"backbone": backbone.sha256(), "of": "regions" if grid else "picture"})
     return cached(
         paths,
-        recipe,
-        lambda path: backbone.pixels([read_picture(path)])[0].cpu().numpy(),
-        finish=lambda pixels: backbone.compute(torch.from_numpy(np.stack(pixels)).to(backbone.device), grid=grid),
+        eye.recipe(grid),
+        lambda path: eye.pixels([read_picture(path)])[0].cpu().numpy(),
+        finish=lambda pixels: eye.compute(torch.from_numpy(np.stack(pixels)).to(device_of(eye)), grid=grid),
         at_once=BATCH,
         bad_files=bad_files,
     )
 
 
+def device_of(eye: nn.Module) -> torch.device:
+    """Where its weights are."""
+    return next(eye.parameters()).device
+
+
 class Network(CaptionNetwork):
-    """Features of a frozen backbone, made alike by their mean and deviation, to what the decoder remembers.
+    """Features of a frozen backbone, made alike by their mean and deviation, or what convolutions find that learn with
+    the rest, to what the decoder remembers.
 
     A picture, or each of its regions, becomes tanh(W v + b). The decoder begins with it (of regions: with their mean;
-    Xu et al. 2015, arXiv:1502.03044, sec. 3.1.2) and looks at regions while it writes. The backbone belongs to the
-    model and is not trained; a large one is kept apart (`EMBEDDED`).
+    Xu et al. 2015, arXiv:1502.03044, sec. 3.1.2) and looks at regions while it writes. A backbone belongs to the model
+    and is not trained; a large one is kept apart (`EMBEDDED`).
     """
 
-    def __init__(self, words: Words, backbone: Backbone, options: ImageCaptionerOptions) -> None:
+    def __init__(self, words: Words, eye: Eye, options: ImageCaptionerOptions) -> None:
         size, looks = options.features, options.image == "attention"
         assert size
         super().__init__(
@@ -92,27 +114,38 @@ class Network(CaptionNetwork):
             attention="additive" if looks else "none",
             use="initial" if looks else options.image,
         )
-        self.project = nn.Linear(backbone.features, size)
+        self.project = nn.Linear(eye.features, size)
+        self.learns = isinstance(eye, PictureEncoder)
         self.mean: Tensor
         self.deviation: Tensor
-        self.register_buffer("mean", torch.zeros(backbone.features))
-        self.register_buffer("deviation", torch.ones(backbone.features))
-        self.embedded = backbone.size <= EMBEDDED
+        if not self.learns:
+            self.register_buffer("mean", torch.zeros(eye.features))
+            self.register_buffer("deviation", torch.ones(eye.features))
+        self.embedded = isinstance(eye, PictureEncoder) or eye.size <= EMBEDDED
         if self.embedded:
-            self.add_module("eye", backbone)
+            self.add_module("eye", eye)
         else:
-            self.__dict__["eye"] = backbone
+            self.__dict__["eye"] = eye
 
-    eye: Backbone
+    eye: Eye
 
     def read(self, batch: ExampleBatch) -> Memory:
-        o, regions = self.options, (batch.inputs.to(self.mean.dtype) - self.mean) / self.deviation
+        o, regions = self.options, self._regions(batch)
         # of all regions the same numbers: what is hidden in one cannot be seen in its neighbour
         regions = dropout(regions, o.image_dropout, self.training, locked=True)
         regions = dropout(torch.tanh(self.project(regions)), o.image_dropout, self.training, locked=True)
-        if o.image != "attention":
-            return self.topology.remember(regions[0])
-        return self.topology.remember(regions.mean(0), regions)
+        mean = regions.mean(0)
+        return self.topology.remember(mean, regions) if o.image == "attention" else self.topology.remember(mean)
+
+    def _regions(self, batch: ExampleBatch) -> Tensor:
+        """(S, B, F)"""
+        if not self.learns:
+            return (batch.inputs.to(self.mean.dtype) - self.mean) / self.deviation
+        pictures = batch.inputs
+        if self.training:
+            pictures = vary(pack(pictures, batch.lengths), VARIETY).frames.permute(0, 2, 3, 1)[None]
+        found: Tensor = self.eye(pictures[0])
+        return found
 
 
 class ImageCaptionTask(CaptionTask):
@@ -125,18 +158,20 @@ class ImageCaptionTask(CaptionTask):
         self,
         options: ImageCaptionerOptions,
         words: Words,
-        backbone: Backbone,
+        eye: Eye,
         pairs: dict[str, Examples],
         held: Frames,
         references: Sequence[Sequence[str]],
         device: torch.device,
     ) -> None:
         super().__init__(options, words, pairs, held, references, device)
-        self.backbone = backbone
-        self.vocabulary = description(words, backbone)
+        self.eye = eye
+        self.vocabulary = description(words, eye)
 
     def network(self) -> Network:
-        network = Network(self.words, self.backbone, self.options)
+        if self.options.backbone is None:
+            return Network(self.words, encoder_of(self.options), self.options)
+        network = Network(self.words, self.eye, self.options)
         pictures = self.pairs["train"].sources
         assert isinstance(pictures, Frames)
         stored = np.unique(pictures.rows)
@@ -156,14 +191,18 @@ class ImageCaptionTask(CaptionTask):
         o = self.options
         runs = said(engine, o.engine, self.device.type, CELLS[o.cell or "gru"])
         learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        frozen = sum(p.numel() for p in self.backbone.parameters())
-        train, pictures = self.pairs["train"], self.pairs["train"].sources
+        seen = f"pictures of {o.size}×{o.size}, convolutions that learn"
+        if isinstance(self.eye, Backbone):
+            frozen = sum(p.numel() for p in self.eye.parameters())
+            seen = f"{Path(self.eye.name).name} ({frozen:,} parameters, which stay as they are)"
+        pictures = self.pairs["train"].sources
         assert isinstance(pictures, Frames)
+        counts = {name: captions_of(part) for name, part in self.pairs.items()}
         return (
-            f"{o.cell} {o.layers} × {o.hidden}, image {o.image}, {learned:,} parameters (and {frozen:,} frozen ones of "
-            f"{Path(self.backbone.name).name}), {self.words.vocabulary.size:,} tokens ({o.tokens}); "
-            f"train {len(train):,} captions of {len(np.unique(pictures.rows)):,} different pictures, "
-            f"validation {len(self.pairs['val']):,} of {len(self.held):,}; "
+            f"{seen}, image {o.image}, {o.cell} {o.layers} × {o.hidden}, {learned:,} parameters that learn, "
+            f"{self.words.vocabulary.size:,} tokens ({o.tokens}); "
+            f"train {counts['train']:,} captions of {len(np.unique(pictures.rows)):,} different pictures, "
+            f"validation {counts['val']:,} of {len(self.held):,}; "
             f"{runs}, {self.device}, {torch.get_num_threads()} threads"
         )
 
@@ -171,9 +210,11 @@ class ImageCaptionTask(CaptionTask):
         return {"task": self.name, "options": asdict(self.options), "vocabulary": self.vocabulary}
 
 
-def description(words: Words, backbone: Backbone) -> dict[str, Any]:
-    """What the model file keeps beside the weights."""
-    return {"words": words.to_json(), "backbone": backbone.to_json(), "backbone_sha256": backbone.sha256()}
+def description(words: Words, eye: Eye) -> dict[str, Any]:
+    """What the model file keeps beside the weights and the options."""
+    if isinstance(eye, PictureEncoder):
+        return {"words": words.to_json()}
+    return {"words": words.to_json(), "backbone": eye.to_json(), "backbone_sha256": eye.sha256()}
 
 
 def moments(array: np.ndarray, parts: Sequence[slice]) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ from unrolled.engines import said
 from unrolled.nn import Recurrent
 from unrolled.nn.augment import Variety, vary, warp
 from unrolled.nn.convnet import FrameEncoder, Packed, pack
-from unrolled.tasks.captioning import CaptionNetwork, CaptionTask, Words
+from unrolled.tasks.captioning import CaptionNetwork, CaptionTask, Words, captions_of
 from unrolled.tasks.media_options import VideoCaptionerOptions
 from unrolled.tasks.video import AT_ONCE, Shape, channels_of
 from unrolled.topologies import Memory
@@ -202,7 +202,7 @@ class VideoCaptionTask(CaptionTask):
         """What is trained on what, in one line."""
         o, s = self.options, self.shape
         clips = " and ".join(
-            f"{name} {len(part):,} clips, {len(part.targets.sequences):,} captions" for name, part in self._parts()
+            f"{name} {len(part):,} clips, {captions_of(part):,} captions" for name, part in self._parts()
         )
         return (
             f"frames {s.width}×{s.height} {'grey' if s.grey else 'colour'}, at most {s.count} a clip, convolutions, "

@@ -242,6 +242,13 @@ def inputs_alone(inputs: Frames) -> Examples:
     return Examples(inputs, np.zeros(len(inputs), dtype=np.int64))
 
 
+def captions_of(examples: Examples) -> int:
+    """How many."""
+    targets = examples.targets
+    assert not isinstance(targets, np.ndarray)
+    return len(targets if isinstance(targets, Sequences) else targets.sequences)
+
+
 def tokens_of(examples: Examples) -> np.ndarray:
     """All tokens of all captions."""
     targets = examples.targets

@@ -16,8 +16,8 @@ from unrolled.data.pictures import read_picture
 from unrolled.errors import InputError
 from unrolled.metrics import captions
 from unrolled.nn.vision import Backbone
-from unrolled.tasks.caption_image import ImageCaptionTask, Network, description, features_of
-from unrolled.tasks.captioning import Caption, Words, inputs_alone, with_captions
+from unrolled.tasks.caption_image import Eye, ImageCaptionTask, Network, description, encoder_of, features_of
+from unrolled.tasks.captioning import Caption, Words, inputs_alone, with_all_captions
 from unrolled.tasks.media_options import ImageCaptionerOptions
 from unrolled.tasks.options import SearchOptions
 from unrolled.tasks.public_model import PublicModel
@@ -52,22 +52,24 @@ class ImageCaptioner(PublicModel):
         options = ImageCaptionerOptions(**description["options"])
         kept = description["vocabulary"]
         words = Words.from_json(kept["words"])
-        backbone = _backbone(kept, any(name.startswith("eye.") for name in tensors))
+        embedded = any(name.startswith("eye.") for name in tensors)
+        eye = encoder_of(options) if options.backbone is None else _backbone(kept, embedded)
         # the engine of the training need not exist where the model is used
-        network = Network(words, backbone, replace(options, engine="auto"))
+        network = Network(words, eye, replace(options, engine="auto"))
         network.load_state_dict(tensors)
         return cls(network, words, options, description["metrics"], description["step"])
 
     def to(self, device: str | torch.device) -> Self:
-        self.backbone.to(device)
+        self.eye.to(device)  # a large backbone is no part of the network
         return super().to(device)
 
     @property
-    def backbone(self) -> Backbone:
+    def eye(self) -> Eye:
+        """What looks at pictures: a backbone, or convolutions that learned with the rest."""
         return self.network.eye
 
     def vocabulary(self) -> dict[str, Any]:
-        return description(self.words, self.backbone)
+        return description(self.words, self.eye)
 
     def caption(self, pictures: Sequence[PathLike | np.ndarray], beam: int = BEAM, **how: Any) -> list[str]:
         """A sentence for each picture, a file or an RGB array (H, W, 3) uint8. beam: hypotheses of each, 1 for greedy;
@@ -85,10 +87,10 @@ class ImageCaptioner(PublicModel):
         grid = self.options.image == "attention"
         for begin in range(0, len(pictures), GROUP):
             pixels = [
-                self.backbone.pixels([p if isinstance(p, np.ndarray) else read_picture(p)])
+                self.eye.pixels([p if isinstance(p, np.ndarray) else read_picture(p)])
                 for p in pictures[begin : begin + GROUP]
             ]
-            found += self._written(Frames.pack(self.backbone.compute(torch.cat(pixels), grid=grid)), search, aligned)
+            found += self._written(Frames.pack(self.eye.compute(torch.cat(pixels), grid=grid)), search, aligned)
         return found
 
     def _written(self, inputs: Frames, search: SearchOptions, aligned: bool = False) -> list[Caption]:
@@ -112,10 +114,10 @@ class ImageCaptioner(PublicModel):
         data = read_captions(paths, encoding=o.encoding, bad_files=o.bad_files)
         if split is not None:
             data = data.take(rows_of(split, data.splits, data.places, "picture"))
-        kept = features_of(self.backbone, data.paths, o.image, o.bad_files)
+        kept = features_of(self.eye, data.paths, o.image, o.bad_files)
         data = data.take(kept.rows)
         scores = captions.scores([found.text for found in self._written(kept.frames, search)], data.captions)
-        loss, _ = mean_loss(self.network, with_captions(kept.frames, data.captions, self.words), self.device)
+        loss, _ = mean_loss(self.network, with_all_captions(kept.frames, data.captions, self.words), self.device)
         return data, {
             "cider": scores.pop("cider"),
             **scores,

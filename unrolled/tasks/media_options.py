@@ -93,8 +93,7 @@ class VideoOptions(TrainingOptions):
         for name in ("hidden", "layers", "features", "stride"):
             self._at_least(name, above=0)
         self._at_least("size", low=8)
-        if self.channels is not None and not re.fullmatch(r"[1-9]\d{0,3}(,[1-9]\d{0,3})*", self.channels):
-            raise InputError(f"--channels is {self.channels!r}: give whole numbers from 1, such as 32,64,128")
+        _check_channels(self.channels)
         for name in ("scale", "turn", "light", "speed"):
             self._at_least(name, low=0)
         for name in ("dropout", "label_smoothing", "shift", "cover"):
@@ -178,7 +177,12 @@ class ImageCaptionerOptions(RecurrentOptions):
     ----------
     backbone
         Pretrained image network that says what a picture is: a folder that transformers' save_pretrained wrote, or a
-        name on the Hugging Face hub, such as microsoft/resnet-50. It stays as it is.
+        name on the Hugging Face hub, such as microsoft/resnet-50. It stays as it is. Default: none; small convolutions
+        learn from the pictures.
+    size
+        Side in pixels of the square that those convolutions see a picture as. Default: 64.
+    channels
+        Of those convolutions, such as 32,64,128,192: each halves width and height, until 8 regions a side are left.
     image
         How the picture enters the chain that writes: as its initial state, at every-step (added to what each timestep
         reads), both, or as the initial state with attention over the regions of the picture. Default: attention.
@@ -209,12 +213,15 @@ class ImageCaptionerOptions(RecurrentOptions):
     dropout
         On embeddings (the same units at every timestep), between layers and before the output.
     image_dropout
-        On the backbone's features and on the numbers that they become.
+        On what is seen in the picture and on the numbers that it becomes. Default: 0.5; 0.2 for convolutions that
+        learn.
     label_smoothing
         Part of the probability that the targets give to all tokens alike.
     """
 
     backbone: str | None = None
+    size: int | None = None
+    channels: str | None = None
     image: Literal["initial", "every-step", "both", "attention"] = "attention"
     encoding: str | None = None
     bad_files: Literal["stop", "skip"] = "stop"
@@ -236,10 +243,18 @@ class ImageCaptionerOptions(RecurrentOptions):
         super().__post_init__()
         if self.backbone is not None:
             object.__setattr__(self, "backbone", str(self.backbone))
+            for name in ("size", "channels"):
+                if getattr(self, name) is not None:
+                    raise InputError(
+                        f"--{name} is for convolutions that learn, and --backbone has been trained already: leave one "
+                        "of them out"
+                    )
         for name, allowed in (("cell", CELLS), ("image", IMAGES), ("tokens", TOKENS), ("bad_files", ("stop", "skip"))):
             self._one_of(name, allowed)
         for name in ("hidden", "layers", "embedding", "features", "min_count"):
             self._at_least(name, above=0)
+        self._at_least("size", low=8)
+        _check_channels(self.channels)
         _check_words(self)
         for name in ("dropout", "image_dropout", "label_smoothing"):
             self._below_one(name)
@@ -301,6 +316,11 @@ class VideoCaptionerOptions(VideoOptions, RecurrentOptions):
         if self.hidden is not None and self.hidden % 2:
             raise InputError(f"--hidden is {self.hidden}: it must be even, since each direction has half of the units")
         _check_words(self)
+
+
+def _check_channels(channels: str | None) -> None:
+    if channels is not None and not re.fullmatch(r"[1-9]\d{0,3}(,[1-9]\d{0,3})*", channels):
+        raise InputError(f"--channels is {channels!r}: give whole numbers from 1, such as 32,64,128")
 
 
 def _check_groups(named: str | None) -> None:

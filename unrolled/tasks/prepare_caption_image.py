@@ -12,8 +12,8 @@ from unrolled.data.examples import fingerprint, train_and_val
 from unrolled.data.frames import Frames
 from unrolled.errors import InputError
 from unrolled.nn.vision import Backbone
-from unrolled.tasks.caption_image import ImageCaptionTask, features_of, resolve
-from unrolled.tasks.captioning import Words, with_captions
+from unrolled.tasks.caption_image import Eye, ImageCaptionTask, encoder_of, features_of, resolve
+from unrolled.tasks.captioning import Words, with_all_captions, with_captions
 from unrolled.tasks.image_captioner import ImageCaptioner
 from unrolled.tasks.media_options import ImageCaptionerOptions
 from unrolled.training.schedule import Clock
@@ -30,6 +30,8 @@ ARCHITECTURE = (
     "layers",
     "embedding",
     "features",
+    "size",
+    "channels",
 )
 """Options that come from the model to start from."""
 
@@ -48,7 +50,7 @@ def prepare_image_captioner(
     if start is not None:
         options = _like(start, options)
     options = resolve(options)
-    backbone = _backbone(options, start, vocabulary).to(device)
+    eye = _eye(options, start, vocabulary).to(device)
     train, held, notes = train_and_val(
         lambda where: read_captions(where, encoding=options.encoding, bad_files=options.bad_files),
         paths,
@@ -57,18 +59,20 @@ def prepare_image_captioner(
         seed=options.seed,
         groups=lambda found: found.groups,
     )
-    train, inputs = _seen(train, backbone, options, notes)
-    held, held_inputs = _seen(held, backbone, options, notes)
+    train, inputs = _seen(train, eye, options, notes)
+    held, held_inputs = _seen(held, eye, options, notes)
     if vocabulary:
         words = Words.from_json(vocabulary["words"])
     else:
         texts = [text for several in train.captions for text in several]
         words = start.words if start is not None else Words.learn(texts, options)
+    # convolutions that learn look at a picture once for all its captions; of features an example a caption is no dearer
+    examples = with_all_captions if options.backbone is None else with_captions
     pairs = {
-        "train": with_captions(inputs, train.captions, words),
-        "val": with_captions(held_inputs, held.captions, words),
+        "train": examples(inputs, train.captions, words),
+        "val": examples(held_inputs, held.captions, words),
     }
-    task = ImageCaptionTask(options, words, backbone, pairs, held_inputs, held.captions, device)
+    task = ImageCaptionTask(options, words, eye, pairs, held_inputs, held.captions, device)
     task.notes = notes
     task.sha256 = [
         fingerprint([path.name for path in part.paths], ["\n".join(several) for several in part.captions])
@@ -78,25 +82,20 @@ def prepare_image_captioner(
     return task
 
 
-def _backbone(options: ImageCaptionerOptions, start: Any, vocabulary: dict[str, Any] | None) -> Backbone:
+def _eye(options: ImageCaptionerOptions, start: Any, vocabulary: dict[str, Any] | None) -> Eye:
+    if options.backbone is None:
+        return encoder_of(options)
     if start is not None:
         return start.network.eye
-    if options.backbone is None:
-        raise InputError(
-            "no --backbone is given: name a pretrained image network, a folder that transformers wrote or a name on "
-            "the Hugging Face hub such as microsoft/resnet-50"
-        )
     backbone = Backbone.open(options.backbone)
     if vocabulary and backbone.sha256() != vocabulary["backbone_sha256"]:
         raise InputError(f"{options.backbone} has changed since the training began: put it back, or train again")
     return backbone
 
 
-def _seen(
-    part: Captioned, backbone: Backbone, options: ImageCaptionerOptions, notes: list[str]
-) -> tuple[Captioned, Frames]:
-    """The pictures that can be read, and their features."""
-    kept = features_of(backbone, part.paths, options.image, options.bad_files)
+def _seen(part: Captioned, eye: Eye, options: ImageCaptionerOptions, notes: list[str]) -> tuple[Captioned, Frames]:
+    """The pictures that can be read, and what is known of them before a training."""
+    kept = features_of(eye, part.paths, options.image, options.bad_files)
     notes += kept.notes
     return part.take(kept.rows), kept.frames
 
@@ -105,7 +104,10 @@ def _like(start: Any, options: ImageCaptionerOptions) -> ImageCaptionerOptions:
     """The options with the architecture of the model to start from; refuses a contradiction."""
     if not isinstance(start, ImageCaptioner):
         raise InputError("the model to start from is no captioner of pictures: start from one of those")
-    if options.backbone is not None and Backbone.open(options.backbone).sha256() != start.network.eye.sha256():
+    eye = start.network.eye
+    if options.backbone is not None and (
+        not isinstance(eye, Backbone) or Backbone.open(options.backbone).sha256() != eye.sha256()
+    ):
         raise InputError(f"{options.backbone} is not the backbone of the model to start from: leave --backbone out")
     return replace(_as(start.options, options), backbone=start.options.backbone)
 
