@@ -294,6 +294,24 @@ def test_the_picture_has_a_row_a_word_and_a_column_a_frame(folder: Path, tmp_pat
     assert len(without.axes[0].images) == 2
 
 
+@pytest.mark.parametrize("count", [1, 4, 6, 13])
+def test_a_still_shows_all_of_the_clip_and_the_light_of_its_pieces(count: int) -> None:
+    from unrolled.inspection.clip_captions import Still
+
+    frames = [np.full((4, 5, 1), n, dtype=np.uint8) for n in range(count)]
+    still = Still()
+    picture = still.picture(frames)
+    assert picture.shape == (8, 15, 3)
+    shown = [int(picture[4 * row, 5 * column, 0]) for row in range(2) for column in range(3)]
+    pieces = still.pieces(count)
+    assert all(n in range(count)[piece] for n, piece in zip(shown, pieces, strict=True))
+    assert sorted({n for piece in pieces for n in range(count)[piece]}) == list(range(count))
+    weights = [n + 1.0 for n in range(count)]
+    assert still.light(weights) == [sum(weights[piece]) for piece in pieces]
+    if count >= 6:
+        assert sum(still.light(weights)) == sum(weights) and shown == sorted(shown)
+
+
 # The commands
 
 
@@ -316,6 +334,13 @@ def test_the_commands(folder: Path, tmp_path: Path, quick_cli: Cli) -> None:
     measured = quick_cli("evaluate", str(run), str(folder), "--split", "val", "--json")
     found = json.loads(measured.stdout)
     assert {"cider", "bleu_4", "rouge_l", "exact", "val_loss"} <= set(found) and found["clips"] == 6
+    for name in ("sheet.png", "report.html"):
+        told = quick_cli("report", str(run), str(folder), "--split", "val", "--out", str(tmp_path / name))
+        assert told.stdout.strip() == str(tmp_path / name), told.stderr
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<article>") == page.count("data:image/jpeg;base64,") == page.count("<canvas") == 6
+    assert "6 clips measured against 12 captions" in page
+    assert "data-rows=2 data-columns=3" in page
     missing = quick_cli("predict", str(run), str(tmp_path / "no.mp4"))
     assert missing.returncode == 2 and "no.mp4" in missing.stderr
     assert_one_sentence(missing.stderr.strip())

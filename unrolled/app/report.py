@@ -7,10 +7,14 @@ from unrolled.app.output import DeviceFlag, JsonFlag, ModelArgument, print_json,
 from unrolled.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from unrolled.data.captioned import Captioned
 
 SHEET, PAGE = 12, 60
-"""Pictures on a sheet and in a report, where no number is asked for."""
+"""Pictures or clips on a sheet and in a report, where no number is asked for."""
+SIDE = 320
+"""Longest side of a clip's frames, in pixels."""
 
 
 def report(
@@ -24,12 +28,13 @@ def report(
     device: DeviceFlag = None,
     json: JsonFlag = False,
 ) -> int:
-    """Pictures with the captions that a model writes and those that people wrote, and how good they are.
+    """Pictures or clips with the captions that a model writes and those that people wrote, and how good they are. Of a
+    clip six frames are shown.
 
     Parameters
     ----------
     data
-        Captioned pictures, as a training takes them.
+        Captioned pictures or clips, as a training takes them.
     out
         .html: a report in one file, in which a word that is pointed at shows where the model looked, where it has
         attention. .png or .svg: a contact sheet.
@@ -57,7 +62,9 @@ def report(
     if count < 1:
         raise InputError(f"--pictures is {count}: it must be at least 1")
     say_what_takes_long()
-    loaded = load(model, pick_device(device), task="caption-image")
+    loaded = load(model, pick_device(device))
+    if loaded.task not in ("caption-image", "caption-video"):
+        raise InputError(f"{model} is a model for {loaded.task}, and a report is on captions: name a captioner")
     part, metrics = loaded.measured(*data, split=split, beam=beam)
     chosen = part.take(_evenly(len(part), count))
     (_page if as_page else _sheet)(loaded, model, chosen, metrics, out)
@@ -74,30 +81,47 @@ def _evenly(count: int, most: int) -> Any:
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
+def _still(loaded: Any, path: Path) -> "np.ndarray":
+    """What is shown of it."""
+    from unrolled.data import pictures, video
+    from unrolled.inspection.clip_captions import Still
+
+    if loaded.task == "caption-image":
+        return pictures.read_picture(path)
+    about = video.probe(path)
+    scale = min(1.0, SIDE / max(about.width, about.height))
+    size = (max(1, round(scale * about.width)), max(1, round(scale * about.height)))
+    frames = list(video.frames(path, size=size, stride=loaded.shape.stride, count=loaded.shape.count))
+    return Still().picture([frames[n] for n in loaded.looked_at(len(frames))])
+
+
 def _sheet(loaded: Any, model: Path, part: "Captioned", metrics: dict[str, Any], out: Path) -> None:
-    from unrolled.data.pictures import read_picture
     from unrolled.inspection import pictures
     from unrolled.inspection.caption_pictures import Shown, sheet
 
-    read = [read_picture(path) for path in part.paths]
-    written = loaded.caption(read, metrics["beam"])
-    pictures.save(sheet([Shown(*three) for three in zip(read, written, part.captions, strict=True)]), out)
+    written = loaded.caption(part.paths, metrics["beam"])
+    shown = [Shown(_still(loaded, path), *of) for path, *of in zip(part.paths, written, part.captions, strict=True)]
+    pictures.save(sheet(shown), out)
 
 
 def _page(loaded: Any, model: Path, part: "Captioned", metrics: dict[str, Any], out: Path) -> None:
-    from unrolled.data.pictures import read_picture
     from unrolled.inspection.caption_report import Entry, page
+    from unrolled.inspection.clip_captions import Still
     from unrolled.training import files
 
-    read = [read_picture(path) for path in part.paths]
-    found = loaded.predict(read, metrics["beam"], aligned=True)
+    found, eye, kind = loaded.predict(part.paths, metrics["beam"], aligned=True), Still(), "clips"
+    if loaded.task == "caption-image":
+        eye, kind = loaded.eye, "pictures"
+    else:
+        found = [f._replace(attention=f.attention and [eye.light(word) for word in f.attention]) for f in found]
+    read = [_still(loaded, path) for path in part.paths]
     names = [path.name for path in part.paths]
     entries = [Entry(*four) for four in zip(names, read, found, part.captions, strict=True)]
     figures = {name: value for name, value in metrics.items() if isinstance(value, float)}
     how = (
-        f"{metrics['pictures']:,} pictures measured against {metrics['captions']:,} captions, beam {metrics['beam']}; "
+        f"{metrics[kind]:,} {kind} measured against {metrics['captions']:,} captions, beam {metrics['beam']}; "
         f"{len(entries):,} of them below."
     )
-    text = page(f"Captions by {model}", how, figures, entries, loaded.eye)
+    text = page(f"Captions by {model}", how, figures, entries, eye)
     out.parent.mkdir(parents=True, exist_ok=True)
     files.write(out, text.encode())

@@ -1,4 +1,4 @@
-"""A report on a captioner of pictures: one HTML file that needs nothing else, not even a network."""
+"""A report on a captioner of pictures or of clips: one HTML file that needs nothing else, not even a network."""
 
 import base64
 import html

@@ -1,4 +1,5 @@
-"""A picture of a clip with the caption that a model wrote: at which frames it looked while it wrote each word."""
+"""Pictures of clips with the captions that a model wrote: at which frames it looked while it wrote each word; and a
+clip as one still picture, for contact sheets and reports."""
 
 import textwrap
 from collections.abc import Sequence
@@ -22,6 +23,35 @@ WORDS = 40
 """Words that are drawn, at most."""
 CELLS = ("#ffffff", "#dbe6f7", "#9dbce8", "#4c72b0", "#22406f")
 """From no weight to the largest."""
+
+
+class Still:
+    """A clip as one picture of six frames, the regions of which are pieces of its time: what a report on a captioner
+    of pictures asks of the network that looks (`nn/vision.Backbone`)."""
+
+    grid = (2, 3)
+    """Rows and columns of frames"""
+
+    def place(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """All of the picture: left, top, right, bottom."""
+        return 0.0, 0.0, float(width), float(height)
+
+    def pieces(self, count: int) -> list[slice]:
+        """Of so many frames those of each piece; some belong to several where there are fewer than pieces."""
+        pieces = self.grid[0] * self.grid[1]
+        begins = [n * count // pieces for n in range(pieces + 1)]
+        return [slice(begin, max(end, begin + 1)) for begin, end in zip(begins, begins[1:], strict=False)]
+
+    def picture(self, frames: Sequence[np.ndarray]) -> np.ndarray:
+        """frames: (H, W, C) uint8 each. The middle one of each piece, row by row: (2 H, 3 W, 3)."""
+        middles = [(piece.start + piece.stop - 1) // 2 for piece in self.pieces(len(frames))]
+        chosen = [np.broadcast_to(frames[n], (*frames[n].shape[:2], 3)) for n in middles]
+        rows, columns = self.grid
+        return np.concatenate([np.concatenate(chosen[r * columns : (r + 1) * columns], 1) for r in range(rows)])
+
+    def light(self, weights: Sequence[float]) -> list[float]:
+        """A word's weights of the frames to those of the pieces."""
+        return [sum(weights[piece]) for piece in self.pieces(len(weights))]
 
 
 def captioned(frames: Sequence[np.ndarray], found: Any, numbers: Sequence[int] | None = None) -> "Figure":

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unrolled.data.captioned import read_captions
+from unrolled.data.captioned import Captioned, read_captions
 from unrolled.data.examples import rows_of
 from unrolled.data.frames import Frames
 from unrolled.errors import InputError
@@ -95,6 +95,12 @@ class VideoCaptioner(PublicModel):
 
         split: train, val or test, where the data say so.
         """
+        return self.measured(*paths, split=split, beam=beam, **how)[1]
+
+    def measured(
+        self, *paths: PathLike, split: str | None = None, beam: int = BEAM, **how: Any
+    ) -> tuple[Captioned, dict[str, Any]]:
+        """The clips that `evaluate` measures, and what it finds."""
         search = SearchOptions(beam=beam, **how)
         data = read_captions(paths, encoding=self.options.encoding, bad_files=self.options.bad_files)
         if split is not None:
@@ -104,7 +110,7 @@ class VideoCaptioner(PublicModel):
         written = [found.text for found in self._written(frames, search)]
         scores = captions.scores(written, data.captions)
         loss, _ = mean_loss(self.network, with_all_captions(frames, data.captions, self.words), self.device)
-        return {
+        return data, {
             "cider": scores.pop("cider"),
             **scores,
             "exact": exact(written, data.captions),
