@@ -86,6 +86,12 @@ def predict(
         raise InputError(
             f"--picture is for models of clips and pictures, and {model} is a model for {loaded.task}: leave it out"
         )
+    return _predict_texts(model, loaded, inputs, search, encoding, json)
+
+
+def _predict_texts(
+    model: Path, loaded: Any, inputs: tuple[str, ...], search: SearchOptions | None, encoding: str, json: bool
+) -> int:
     if loaded.task not in LINES:
         raise InputError(f"{model} is a model for {loaded.task}, which predicts nothing of a text: see unrolled sample")
     if loaded.task == "translate":

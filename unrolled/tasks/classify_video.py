@@ -3,22 +3,19 @@
 `Network` is the module, `VideoClassifierTask` what the training loop sees of it, `video_classifier.py` what users hold.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrolled.cells import CELLS, Inputs, State
+from unrolled.cells import Inputs, State
 from unrolled.data.batches import BucketStream, ExampleBatch, Examples, Limit, in_order_of_length
-from unrolled.engines import said
 from unrolled.metrics import classification
 from unrolled.nn.augment import warp
 from unrolled.nn.convnet import Packed, standardise, with_differences
-from unrolled.nn.frequencies import begin_at_frequencies
+from unrolled.tasks.clip_labels import ClipTask
 from unrolled.tasks.media_options import VideoClassifierOptions
 from unrolled.tasks.video import MIXED, Shape, VideoNetwork, layers, resolved
 from unrolled.topologies import ManyToOne
@@ -83,78 +80,35 @@ class Network(VideoNetwork):
         mirrored = batch._replace(inputs=batch.inputs.flip(3))
         return (chances + torch.softmax(self.scores(mirrored).double(), -1)) / 2
 
-    def engine_name(self) -> str:
-        """The engine that runs the recurrent layers."""
-        recurrent = self.topology.recurrent
-        x = next(self.parameters()).new_zeros(1, 1, recurrent.input_size)
-        return recurrent.chosen_engine(Inputs(x), recurrent.initial_state(1)).name
 
+class VideoClassifierTask(ClipTask):
+    """Clips with a label each."""
 
-class VideoClassifierTask:
-    """Labelled clips to train on, others to validate on, and the network between them."""
+    name, unit, network = "classify-video", "clips", Network
 
-    name = "classify-video"
-    unit = "clips"
-    monitor = ("accuracy", "max")
-
-    def __init__(
-        self,
-        options: VideoClassifierOptions,
-        shape: Shape,
-        labels: Sequence[str],
-        splits: dict[str, Examples],
-        device: torch.device,
-    ) -> None:
-        self.options, self.shape, self.labels, self.splits = options, shape, list(labels), splits
-        self.device = device
-        self.notes: list[str] = []
-        self.sha256: list[str] = []
-        self.start: dict[str, Tensor] | None = None
-
-    def model(self) -> Network:
-        counts = np.bincount(numbers(self.splits["train"]), minlength=len(self.labels))
-        network = Network(self.shape, len(self.labels), self.options)
-        begin_at_frequencies(network.topology.output.bias, counts)
-        return network
+    def frequencies(self) -> np.ndarray:
+        return np.bincount(numbers(self.splits["train"]), minlength=len(self.labels))
 
     def batches(self, split: str) -> BucketStream:
-        assert self.options.batch
         return BucketStream(self.splits[split], Limit(self.options.batch, FRAMES), self.options.seed, MIXED)
 
     def size(self, split: str) -> int:
-        """In frames, which are what an evaluation takes its time for."""
         return int(self.splits[split].sources.lengths.sum())
 
     def evaluate(self, model: nn.Module, split: str, limit: int | None = None) -> Evaluation:
         assert isinstance(model, Network)
         examples = self.splits[split]
-        most = None if limit is None else max(1, limit * len(examples) // self.size(split))
-        rows, probabilities = predict(model, examples, self.device, most)
+        rows, probabilities = predict(model, examples, self.device, self.most(split, limit))
         measured = int(examples.sources.lengths[rows].sum())
         return Evaluation(measure(numbers(examples)[rows], probabilities), measured)
 
     def public(self, model: nn.Module) -> "VideoClassifier":
         from unrolled.tasks.video_classifier import VideoClassifier  # the other way round at import
 
-        assert isinstance(model, Network)
         return VideoClassifier(model, self.shape, self.labels, self.options)
 
-    def introduction(self, model: nn.Module, engine: str) -> str:
-        """What is trained on what, in one line."""
-        o, s = self.options, self.shape
-        runs = said(engine, o.engine, self.device.type, CELLS[o.cell or "gru"])
-        ways = "" if o.one_directional else ", both directions"
-        return (
-            f"frames {s.width}×{s.height} {'grey' if s.grey else 'colour'}, convolutions, "
-            f"{o.cell} {o.layers} × {o.hidden}{ways}, {o.pooling} pooling, "
-            f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(self.labels)} classes; "
-            f"train {len(self.splits['train']):,}, validation {len(self.splits['val']):,} clips; "
-            f"{runs}, {self.device}, {torch.get_num_threads()} threads"
-        )
-
-    def describe(self) -> dict[str, Any]:
-        vocabulary = {"labels": self.labels, "shape": self.shape.to_json()}
-        return {"task": self.name, "options": asdict(self.options), "vocabulary": vocabulary}
+    def reads(self) -> str:
+        return f"{'forwards' if self.options.one_directional else 'both directions'}, {self.options.pooling} pooling"
 
 
 def numbers(examples: Examples) -> np.ndarray:

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,11 +18,11 @@ from unrolled.data.clips import read_segments
 from unrolled.data.labelled import Classes
 from unrolled.errors import InputError
 from unrolled.metrics import classification, segments
+from unrolled.tasks.clip_labels import ClipModel, several
 from unrolled.tasks.label_frames import FrameLabelerTask, Network, measure, predict
 from unrolled.tasks.media_options import FrameLabelerOptions
 from unrolled.tasks.prepare_label_frames import numbers_of
-from unrolled.tasks.public_model import PublicModel
-from unrolled.tasks.video import AT_ONCE, Shape, part_asked
+from unrolled.tasks.video import AT_ONCE, part_asked
 
 
 class LabelledSegment(NamedTuple):
@@ -56,44 +56,18 @@ class FrameLabel(NamedTuple):
     """From the frame to its label"""
 
 
-class FrameLabeler(PublicModel):
+class FrameLabeler(ClipModel):
     """A trained labeler of frames."""
 
     task = FrameLabelerTask.name
     options_class = FrameLabelerOptions
     network: Network
-
-    def __init__(
-        self,
-        network: Network,
-        shape: Shape,
-        labels: Sequence[str],
-        options: FrameLabelerOptions,
-        metrics: dict[str, float] | None = None,
-        step: int = 0,
-    ) -> None:
-        super().__init__(network, options, metrics, step)
-        self.shape, self.labels = shape, list(labels)
-
-    @classmethod
-    def from_file(cls, tensors: dict[str, Tensor], description: dict[str, Any]) -> "FrameLabeler":
-        """From what `model_file.load` returns."""
-        options = FrameLabelerOptions(**description["options"])
-        shape, labels = Shape(**description["vocabulary"]["shape"]), description["vocabulary"]["labels"]
-        # the engine of the training need not exist where the model is used
-        network = Network(shape, len(labels), replace(options, engine="auto"))
-        network.load_state_dict(tensors)
-        return cls(network, shape, labels, options, description["metrics"], description["step"])
-
-    def vocabulary(self) -> dict[str, Any]:
-        return {"labels": self.labels, "shape": self.shape.to_json()}
+    network_class = Network
 
     def predict(self, clips: Sequence[str | os.PathLike[str]]) -> list[Labelling]:
         """The labels of the frames of each clip (a file, or a folder of pictures). A clip is read as it is decoded: its
         frames are not kept, its features are."""
-        if isinstance(clips, str | os.PathLike):
-            raise InputError("predict takes a list of clips: put the path into brackets")
-        return [self._labelling(self._read(Path(clip))) for clip in clips]
+        return [self._labelling(self._read(path)) for path in several(clips)]
 
     @torch.inference_mode()
     def _read(self, clip: Path) -> np.ndarray:

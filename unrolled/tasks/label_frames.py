@@ -4,21 +4,19 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrolled.cells import CELLS, Inputs, State
+from unrolled.cells import Inputs, State
 from unrolled.data.batches import BucketStream, ExampleBatch, Examples, Limit, Sequences, in_order_of_length
 from unrolled.data.clips import NONE
 from unrolled.data.streams import IGNORED
-from unrolled.engines import said
 from unrolled.metrics import segments
-from unrolled.nn.frequencies import begin_at_frequencies
+from unrolled.tasks.clip_labels import ClipTask
 from unrolled.tasks.media_options import FrameLabelerOptions
 from unrolled.tasks.video import AT_ONCE, MIXED, Shape, VideoNetwork, layers, resolved
 from unrolled.topologies import ManyToMany
@@ -68,42 +66,16 @@ class Network(VideoNetwork):
         x = (frames.float() - 127.5) / 64
         return self.encoder(torch.cat((x, (frames.float() - before) / 64), 1))
 
-    def engine_name(self) -> str:
-        """The engine that runs the recurrent layers."""
-        recurrent = self.topology.recurrent
-        x = next(self.parameters()).new_zeros(1, 1, recurrent.input_size)
-        return recurrent.chosen_engine(Inputs(x), recurrent.initial_state(1)).name
 
+class FrameLabelerTask(ClipTask):
+    """Clips with a label a frame."""
 
-class FrameLabelerTask:
-    """Clips with a label a frame to train on, others to validate on, and the network between them."""
+    name, unit, network = "label-frames", "frames", Network
 
-    name = "label-frames"
-    unit = "frames"
-    monitor = ("accuracy", "max")
-
-    def __init__(
-        self,
-        options: FrameLabelerOptions,
-        shape: Shape,
-        labels: Sequence[str],
-        splits: dict[str, Examples],
-        device: torch.device,
-    ) -> None:
-        self.options, self.shape, self.labels, self.splits = options, shape, list(labels), splits
-        self.device = device
-        self.notes: list[str] = []
-        self.sha256: list[str] = []
-        self.start: dict[str, Tensor] | None = None
-
-    def model(self) -> Network:
-        counts = np.bincount(frame_labels(self.splits["train"]).ids, minlength=len(self.labels))
-        network = Network(self.shape, len(self.labels), self.options)
-        begin_at_frequencies(network.topology.output.bias, counts)
-        return network
+    def frequencies(self) -> np.ndarray:
+        return np.bincount(frame_labels(self.splits["train"]).ids, minlength=len(self.labels))
 
     def batches(self, split: str) -> BucketStream:
-        assert self.options.batch
         limit = Limit(self.options.batch, max(TRAINED, self.options.window))
         return BucketStream(self.splits[split], limit, self.options.seed, MIXED)
 
@@ -111,36 +83,19 @@ class FrameLabelerTask:
         return len(frame_labels(self.splits[split]).ids)
 
     def evaluate(self, model: nn.Module, split: str, limit: int | None = None) -> Evaluation:
-        """Of clips with about `limit` frames together."""
         assert isinstance(model, Network)
         examples = self.splits[split]
-        most = None if limit is None else max(1, limit * len(examples) // self.size(split))
-        rows, found = predict(model, examples, self.device, most)
+        rows, found = predict(model, examples, self.device, self.most(split, limit))
         true = [frame_labels(examples)[row].astype(np.int64) for row in rows]
         return Evaluation(measure(true, found, self.labels), sum(map(len, true)))
 
     def public(self, model: nn.Module) -> "FrameLabeler":
         from unrolled.tasks.frame_labeler import FrameLabeler  # the other way round at import
 
-        assert isinstance(model, Network)
         return FrameLabeler(model, self.shape, self.labels, self.options)
 
-    def introduction(self, model: nn.Module, engine: str) -> str:
-        """What is trained on what, in one line."""
-        o, s = self.options, self.shape
-        runs = said(engine, o.engine, self.device.type, CELLS[o.cell or "gru"])
-        ways = ", online" if o.online else ", both directions"
-        return (
-            f"frames {s.width}×{s.height} {'grey' if s.grey else 'colour'}, convolutions, "
-            f"{o.cell} {o.layers} × {o.hidden}{ways}, "
-            f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(self.labels)} classes; "
-            f"train {self.size('train'):,}, validation {self.size('val'):,} frames; "
-            f"{runs}, {self.device}, {torch.get_num_threads()} threads"
-        )
-
-    def describe(self) -> dict[str, Any]:
-        vocabulary = {"labels": self.labels, "shape": self.shape.to_json()}
-        return {"task": self.name, "options": asdict(self.options), "vocabulary": vocabulary}
+    def reads(self) -> str:
+        return "online" if self.options.online else "both directions"
 
 
 def frame_labels(examples: Examples) -> Sequences:

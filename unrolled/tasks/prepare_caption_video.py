@@ -6,14 +6,13 @@ from typing import Any
 
 import torch
 
-from unrolled.data.captioned import Captioned, read_captions
+from unrolled.data.captioned import read_captions
 from unrolled.data.examples import train_and_val
-from unrolled.data.frames import Frames
 from unrolled.errors import InputError
 from unrolled.tasks.caption_video import VideoCaptionTask, described, resolve
 from unrolled.tasks.captioning import Words, with_all_captions
 from unrolled.tasks.media_options import VideoCaptionerOptions
-from unrolled.tasks.video import Shape, fingerprint_of
+from unrolled.tasks.video import Shape, fingerprint_of, read_part
 from unrolled.training.schedule import Clock
 
 PathLike = str | os.PathLike[str]
@@ -46,8 +45,8 @@ def prepare_video_captioner(
     else:
         words = Words.learn([text for several in train.captions for text in several], options)
         shape = Shape.of(train.paths, options, options.frames)
-    train, inputs = _decoded(train, shape, options, notes)
-    held, held_inputs = _decoded(held, shape, options, notes)
+    train, inputs = read_part(train, shape, options, notes)
+    held, held_inputs = read_part(held, shape, options, notes)
     pairs = {
         "train": with_all_captions(inputs, train.captions, words),
         "val": with_all_captions(held_inputs, held.captions, words),
@@ -56,12 +55,3 @@ def prepare_video_captioner(
     task.notes = notes
     task.sha256 = [fingerprint_of(inputs, train.captions), fingerprint_of(held_inputs, held.captions)]
     return task
-
-
-def _decoded(
-    part: Captioned, shape: Shape, options: VideoCaptionerOptions, notes: list[str]
-) -> tuple[Captioned, Frames]:
-    """The clips that can be read, and their frames."""
-    kept = shape.read(part.paths, options.bad_files)
-    notes += kept.notes
-    return part.take(kept.rows), kept.frames

@@ -13,7 +13,7 @@ from unrolled.data.labelled import Classes
 from unrolled.errors import InputError
 from unrolled.tasks.classify_video import VideoClassifierTask, resolve
 from unrolled.tasks.media_options import VideoClassifierOptions
-from unrolled.tasks.video import Shape, fingerprint_of, groups_of
+from unrolled.tasks.video import Shape, fingerprint_of, groups_of, read_part
 from unrolled.training.schedule import Clock
 
 PathLike = str | os.PathLike[str]
@@ -47,11 +47,10 @@ def prepare_video_classifier(
     shape = Shape(**vocabulary["shape"]) if vocabulary else Shape.of(train.paths, options, options.frames)
     splits, digests = {}, []
     for name, part in (("train", train), ("val", held)):
-        numbers = classes.numbers(part)
-        kept = shape.read(part.paths, options.bad_files)
-        notes += kept.notes
-        splits[name] = Examples(kept.frames, numbers[kept.rows])
-        digests.append(fingerprint_of(kept.frames, numbers[kept.rows].tolist()))
+        classes.numbers(part)  # an unknown label is said before the clips are decoded
+        part, frames = read_part(part, shape, options, notes)
+        splits[name] = Examples(frames, classes.numbers(part))
+        digests.append(fingerprint_of(frames, classes.numbers(part).tolist()))
     task = VideoClassifierTask(options, shape, classes.names, splits, device)
     task.notes = notes
     task.sha256 = digests

@@ -15,7 +15,7 @@ from unrolled.data.labelled import Classes
 from unrolled.errors import InputError
 from unrolled.tasks.label_frames import FrameLabelerTask, resolve
 from unrolled.tasks.media_options import FrameLabelerOptions
-from unrolled.tasks.video import Shape, fingerprint_of, groups_of
+from unrolled.tasks.video import Shape, fingerprint_of, groups_of, read_part
 from unrolled.training.schedule import Clock
 
 PathLike = str | os.PathLike[str]
@@ -45,7 +45,7 @@ def prepare_frame_labeler(
     )
     options = resolve(options)
     shape = Shape(**vocabulary["shape"]) if vocabulary else Shape.of(train.paths, options)
-    (train, frames), (held, held_frames) = (_frames(part, shape, options, notes) for part in (train, held))
+    (train, frames), (held, held_frames) = (read_part(part, shape, options, notes) for part in (train, held))
     classes = Classes(vocabulary["labels"]) if vocabulary else train.classes(lengths_of(train, frames, shape.stride))
     count = len(classes.names)
     numbers, held_numbers = (
@@ -59,13 +59,6 @@ def prepare_frame_labeler(
     task.notes = notes
     task.sha256 = [fingerprint_of(frames, train.segments), fingerprint_of(held_frames, held.segments)]
     return task
-
-
-def _frames(clips: Segmented, shape: Shape, options: FrameLabelerOptions, notes: list[str]) -> tuple[Segmented, Frames]:
-    """The clips that can be read, and their frames."""
-    kept = shape.read(clips.paths, options.bad_files)
-    notes += kept.notes
-    return clips.take(kept.rows), kept.frames
 
 
 def numbers_of(clips: Segmented, frames: Frames, classes: Classes, stride: int) -> list[np.ndarray]:

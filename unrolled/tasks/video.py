@@ -4,13 +4,13 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
-from unrolled.cells import CELLS
+from unrolled.cells import CELLS, Inputs
 from unrolled.data import video
 from unrolled.data.batches import ExampleBatch
 from unrolled.data.clips import Clips, Segmented
@@ -26,6 +26,18 @@ from unrolled.nn.convnet import FrameEncoder, Packed, pack
 from unrolled.tasks.media_options import VideoOptions
 
 T = TypeVar("T")
+
+
+class Part(Protocol):
+    """Clips with what is said of them."""
+
+    @property
+    def paths(self) -> Sequence[Path]: ...
+
+    def take(self, rows: np.ndarray) -> Self: ...
+
+
+P = TypeVar("P", bound=Part)
 DEFAULT_SECONDS = 300.0
 LONGEST_SIDE = 64
 """Of a frame, where no size is asked for."""
@@ -123,10 +135,12 @@ def _of_those_that_can_be_read(paths: Sequence[Path], look: Callable[[Path], T],
 
 
 class VideoNetwork(nn.Module):
-    """Clips to features a frame; the tasks' networks go on from there. Takes resolved options.
+    """Clips to features a frame; the tasks' networks go on from there with their topology. Takes resolved options.
 
     seen: how many pictures the encoder sees of a frame: the frame itself, and what changes.
     """
+
+    topology: Any
 
     def __init__(self, shape: Shape, options: Any, seen: int) -> None:
         super().__init__()
@@ -154,6 +168,12 @@ class VideoNetwork(nn.Module):
         """The real frames, in training each clip a little changed."""
         packed = pack(batch.inputs, batch.lengths)
         return vary(packed, self.variety) if self.training else packed
+
+    def engine_name(self) -> str:
+        """The engine that runs the recurrent layers."""
+        recurrent: Recurrent = self.topology.recurrent
+        x = next(self.parameters()).new_zeros(1, 1, recurrent.input_size)
+        return recurrent.chosen_engine(Inputs(x), recurrent.initial_state(1)).name
 
 
 def channels_of(options: Any) -> tuple[int, ...]:
@@ -187,6 +207,13 @@ def fingerprint_of(frames: Frames, labels: Sequence[Any]) -> str:
     """SHA-256 of clips, as the network sees them, and what is said of each."""
     pictures = [hashlib.sha256(frames[row].tobytes()).hexdigest() for row in range(len(frames))]
     return fingerprint(pictures, [str(label) for label in labels])
+
+
+def read_part(part: P, shape: Shape, options: VideoOptions, notes: list[str]) -> tuple[P, Frames]:
+    """The clips that can be read, and their frames; the others are noted, where they are left out."""
+    kept = shape.read(part.paths, options.bad_files)
+    notes += kept.notes
+    return part.take(kept.rows), kept.frames
 
 
 def part_asked(split: str, clips: Clips | Segmented, options: Any) -> np.ndarray:

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,11 +11,11 @@ from torch import Tensor
 from unrolled.data.captioned import Captioned, read_captions
 from unrolled.data.examples import rows_of
 from unrolled.data.frames import Frames
-from unrolled.errors import InputError
 from unrolled.metrics import captions
 from unrolled.nn.convnet import pack
 from unrolled.tasks.caption_video import EACH, Network, VideoCaptionTask, described, description, sample
 from unrolled.tasks.captioning import Caption, Words, inputs_alone, with_all_captions
+from unrolled.tasks.clip_labels import several
 from unrolled.tasks.media_options import VideoCaptionerOptions
 from unrolled.tasks.options import SearchOptions
 from unrolled.tasks.public_model import PublicModel
@@ -70,10 +69,7 @@ class VideoCaptioner(PublicModel):
     ) -> list[Caption]:
         """The captions with their scores; aligned: with attention weights. A clip of any length is read frame by frame,
         and at most `frames` of it are kept (see `looked_at`)."""
-        if isinstance(clips, str | os.PathLike):
-            raise InputError("predict takes a list of clips: put the path into brackets")
-        search = SearchOptions(beam=beam, **how)
-        paths, found = [Path(clip) for clip in clips], list[Caption]()
+        paths, found, search = several(clips), list[Caption](), SearchOptions(beam=beam, **how)
         for begin in range(0, len(paths), GROUP):
             frames = Frames.pack([self.shape.decode(path) for path in paths[begin : begin + GROUP]])
             found += self._written(frames, search, aligned)
