@@ -1,6 +1,7 @@
 """Captioning clips: the data, the loss, what is written, the file and the commands, on real video files."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from unrolled.data.frames import Frames
 from unrolled.errors import InputError
 from unrolled.nn.convnet import pack
 from unrolled.tasks import fitting
-from unrolled.tasks.caption_video import Network, resolve, sample, spread
+from unrolled.tasks.caption_video import Network, resolve, said_in, sample, spread
 from unrolled.tasks.captioning import Words, inputs_alone, with_all_captions, with_captions
 from unrolled.tasks.media_options import VideoCaptionerOptions
 from unrolled.tasks.options import SearchOptions
@@ -119,7 +120,7 @@ def clips(count: int, seed: int = 0) -> Frames:
 
 def test_all_captions_of_a_clip_at_once_have_the_loss_and_gradient_of_each_alone() -> None:
     texts = [["a dog", "a brown dog runs"], ["a cat"], ["two birds fly", "birds", "two birds in the sky"]]
-    network, words = network_of(texts)
+    network, words = network_of(texts, concepts=0.0)
     inputs, everything = clips(3), np.arange(3)
     network.eval()  # no batch normalisation over different batches
     together = with_all_captions(inputs, texts, words).batch(everything)
@@ -142,23 +143,33 @@ def test_all_captions_of_a_clip_at_once_have_the_loss_and_gradient_of_each_alone
 
 
 def test_concepts_are_the_words_of_all_captions_of_a_clip() -> None:
-    """The loss grows by their binary cross-entropy, from what the convolutions find on average, times the weight."""
-    texts = [["a dog", "a brown dog runs"], ["a cat"]]
+    """The loss grows by their cross-entropy, from what the convolutions find on average: rare words count more, and
+    what all clips have (here "a" and the end) counts nothing."""
+    texts = [["a dog", "a brown dog runs"], ["a cat"], ["a brown bear"], ["a a a"]]
     network, words = network_of(texts, concepts=0.5)
+    everything = with_all_captions(clips(4), texts, words)
+    counts = said_in(everything, words.vocabulary.size)
+    tokens = [{int(t) for text in several for t in words.vocabulary.encode(text, end=True)} for several in texts]
+    assert counts.tolist() == [sum(token in of for of in tokens) for token in range(words.vocabulary.size)]
+    network.knows_words(counts, 4)
     network.eval()
-    batch = with_all_captions(clips(2), texts, words).batch(np.arange(2))
+    rows = np.arange(4)
+    batch = everything.batch(rows)
     loss, _ = network(batch, None)
     scores, targets = network.scores(batch)
     features, lengths = network._look(batch)
     assert network.concepts is not None
-    found = torch.stack([network.concepts(features[: lengths[n], n].mean(0)) for n in range(2)]).sigmoid()
     expected = 0.0
-    for n, several in enumerate(texts):
-        said = {int(token) for text in several for token in words.vocabulary.encode(text, end=True)}
-        for token in range(words.vocabulary.size):
-            expected -= torch.log(found[n, token] if token in said else 1 - found[n, token])
+    for n, of in enumerate(tokens):
+        found = network.concepts(features[: lengths[n], n].mean(0)).log_softmax(-1)
+        weights = {token: -math.log(counts[token] / 4) for token in of}
+        total = sum(weights.values())
+        assert (total == 0) == (n == 3)
+        expected -= sum(w * found[token].item() for token, w in weights.items()) / (total or 1)
     added = loss - torch.nn.functional.cross_entropy(scores, targets)
-    torch.testing.assert_close(added, 0.5 * torch.as_tensor(expected) / 2, rtol=1e-4, atol=1e-5)
+    assert float(added) == pytest.approx(0.5 * expected / 4, rel=1e-4)
+    before = network_of(texts, concepts=0.0)[0]
+    assert before.concepts is None
 
 
 @pytest.mark.parametrize("attention", ["none", "dot", "additive"])

@@ -71,6 +71,20 @@ def test_the_encoder_takes_frames_of_any_size(height: int, width: int, channels:
     assert torch.allclose(encoder(x)[:1], encoder(x[:1]), atol=1e-5)  # a frame does not depend on the others
 
 
+def test_half_of_the_features_know_a_thing_wherever_it_is() -> None:
+    torch.manual_seed(0)
+    encoder = FrameEncoder(64, 64, 1, 8, (4, 6), anywhere=True).eval()
+    thing = torch.randn(8, 8)
+    frames = torch.zeros(2, 1, 64, 64)
+    frames[0, 0, 16:24, 16:24] = thing
+    frames[1, 0, 32:40, 32:40] = thing
+    with torch.no_grad():
+        found = encoder(frames)
+    assert found.shape == (2, 8)
+    assert torch.allclose(found[0, 4:], found[1, 4:], atol=1e-5) and found[0, 4:].abs().sum() > 0
+    assert not torch.allclose(found[0, :4], found[1, :4], atol=1e-2)
+
+
 def test_training_in_bfloat16_is_close_to_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     encoder, x = FrameEncoder(32, 32, 3, 16, (8, 16)), torch.randn(64, 3, 32, 32)
@@ -142,6 +156,20 @@ def test_turning_is_a_rotation_in_pixels_whatever_the_shape(monkeypatch: pytest.
     inputs[0, 0, 10, 26] = 255  # six to the right of the middle
     turned = vary(pack(inputs, torch.ones(1, dtype=torch.long)), Variety(turn=90.0)).frames[0, 0]
     assert (turned > 200).nonzero().tolist() in ([[4, 20]], [[16, 20]])
+
+
+def test_blur_spreads_a_spot_as_a_gaussian_of_at_most_so_many_pixels_and_keeps_its_light() -> None:
+    torch.manual_seed(6)
+    inputs = torch.zeros(3, 20, 25, 31, 1, dtype=torch.uint8)
+    inputs[:, :, 12, 15] = 255
+    packed = pack(inputs, torch.full((20,), 3))
+    found = vary(packed, Variety(blur=1.5)).frames[:, 0]
+    assert torch.allclose(found.sum((1, 2)), torch.full((60,), 255.0), atol=0.1)
+    variance = (found.sum(1) * (torch.arange(31) - 15) ** 2).sum(1) / 255
+    assert variance.max() <= 1.51**2 and variance.max() > 1 and variance.min() < 0.3
+    assert torch.allclose((found.sum(2) * (torch.arange(25) - 12) ** 2).sum(1) / 255, variance, atol=1e-3)
+    for clip in range(20):
+        assert variance[packed.column == clip].std() < 1e-4
 
 
 def test_light_changes_a_clip_as_a_whole_and_covering_hides_one_place() -> None:

@@ -28,6 +28,8 @@ class Variety:
     """Contrast changes by up to this factor, less 1, and brightness by up to this part of the range of 255"""
     speed: float = 0.0
     """Plays faster or slower by up to this factor, less 1, and within the clip as unevenly"""
+    blur: float = 0.0
+    """Loses sharpness, as if out of focus: a Gaussian's standard deviation of up to so many pixels"""
     flip: bool = False
     """Mirrors every other clip, left to right"""
     cover: float = 0.0
@@ -58,6 +60,8 @@ def vary(packed: Packed, variety: Variety) -> Packed:
     frames, clips = packed.frames.float(), packed.real.shape[1]
     if variety.shift or variety.scale or variety.turn or variety.flip:
         frames = _moved(frames, packed.column, _moves(clips, frames, variety))
+    if variety.blur:
+        frames = _blurred(frames, packed.column, variety.blur * torch.rand(clips, device=frames.device))
     if variety.light:
         contrast = (1 + variety.light) ** _around_zero(clips, frames)
         brightness = 255 * variety.light * _around_zero(clips, frames)
@@ -100,6 +104,18 @@ def _moved(frames: Tensor, column: Tensor, moves: Tensor) -> Tensor:
     height, width = frames.shape[2:]
     grid = F.affine_grid(moves, [len(moves), 1, height, width], align_corners=False)
     return F.grid_sample(frames, grid[column], mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _blurred(frames: Tensor, column: Tensor, deviations: Tensor) -> Tensor:
+    """deviations (B,): of each clip's Gaussian, in pixels; beyond three of the largest it is cut off."""
+    reach = max(1, math.ceil(3 * float(deviations.max())))
+    away = torch.arange(-reach, reach + 1, device=frames.device)
+    kernels = torch.exp(-0.5 * (away / deviations.clamp(min=1e-3)[:, None]) ** 2)
+    kernels = (kernels / kernels.sum(1, keepdim=True))[column]
+    # a group of the convolution for each frame: they have kernels of their own
+    spread = F.pad(frames.transpose(0, 1), (reach,) * 4, mode="replicate")
+    across = F.conv2d(spread, kernels[:, None, None, :], groups=len(frames))
+    return F.conv2d(across, kernels[:, None, :, None], groups=len(frames)).transpose(0, 1)
 
 
 def _covered(frames: Tensor, packed: Packed, most: float) -> Tensor:

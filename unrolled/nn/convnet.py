@@ -84,12 +84,21 @@ class FrameEncoder(nn.Module):
 
     Convolutions of stride 2 with batch normalisation until the shorter side is `SMALLEST` or little more, the first of
     5×5, the others of 3×3; then one linear layer of what is left at all places: where something is matters, so nothing
-    is averaged over the picture. `widths`: channels of the convolutions, the
-    last one repeated where more are needed. `dropout` acts before the linear layer.
+    is averaged over the picture. `anywhere`: half of the features come from the strongest value of each channel
+    instead, wherever that is, so that what was learned at one place is known at all of them. `widths`: channels of the
+    convolutions, the last one repeated where more are needed. `dropout` acts before the linear layers.
     """
 
     def __init__(
-        self, height: int, width: int, channels: int, features: int, widths: tuple[int, ...], dropout: float = 0.0
+        self,
+        height: int,
+        width: int,
+        channels: int,
+        features: int,
+        widths: tuple[int, ...],
+        dropout: float = 0.0,
+        *,
+        anywhere: bool = False,
     ) -> None:
         super().__init__()
         self.dropout = dropout
@@ -98,11 +107,17 @@ class FrameEncoder(nn.Module):
             stages += 1
         self.convolutions, channels = _halving(channels, widths, stages)
         height, width = _halved(height, stages), _halved(width, stages)
-        self.output = nn.Sequential(nn.Linear(channels * height * width, features), nn.LayerNorm(features), nn.ReLU())
+        half = features // 2 if anywhere else 0
+        self.output = _output(channels * height * width, features - half)
+        self.anywhere = _output(channels, half) if anywhere else None
 
     def forward(self, frames: Tensor) -> Tensor:
         maps = _convolved(self.convolutions, frames, self.training)
-        return self.output(dropout(maps.flatten(1), self.dropout, self.training))
+        features: Tensor = self.output(dropout(maps.flatten(1), self.dropout, self.training))
+        if self.anywhere is None:
+            return features
+        strongest = dropout(maps.amax((2, 3)), self.dropout, self.training)
+        return torch.cat((features, self.anywhere(strongest)), 1)
 
 
 class PictureEncoder(nn.Module):
@@ -150,6 +165,10 @@ class PictureEncoder(nn.Module):
 def _layer(channels: int, out: int, kernel: int, stride: int) -> list[nn.Module]:
     """Batch normalisation: Ioffe & Szegedy 2015, arXiv:1502.03167."""
     return [nn.Conv2d(channels, out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
+
+
+def _output(inputs: int, features: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, features), nn.LayerNorm(features), nn.ReLU())
 
 
 def _halving(channels: int, widths: tuple[int, ...], stages: int) -> tuple[nn.Sequential, int]:

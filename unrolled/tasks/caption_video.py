@@ -7,21 +7,23 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrolled.cells import CELLS, Inputs, State
-from unrolled.data.batches import BucketStream, ExampleBatch, Examples, Limit
+from unrolled.data.batches import BucketStream, ExampleBatch, Examples, Limit, Several
 from unrolled.data.frames import Frames
 from unrolled.data.streams import IGNORED
 from unrolled.engines import said
 from unrolled.nn import Recurrent
-from unrolled.nn.augment import Variety, vary, warp
+from unrolled.nn.augment import vary, warp
 from unrolled.nn.convnet import FrameEncoder, Packed, pack
+from unrolled.nn.frequencies import begin_at_frequencies
 from unrolled.tasks.captioning import CaptionNetwork, CaptionTask, Words, captions_of
 from unrolled.tasks.media_options import VideoCaptionerOptions
-from unrolled.tasks.video import AT_ONCE, Shape, channels_of
+from unrolled.tasks.video import AT_ONCE, Shape, channels_of, variety_of
 from unrolled.topologies import Memory
 
 if TYPE_CHECKING:
@@ -85,7 +87,10 @@ class Network(CaptionNetwork):
             attention=o.attention,
             use="initial" if with_attention else "both",
         )
-        self.frames = FrameEncoder(shape.height, shape.width, 3 * shape.channels, o.features, channels_of(o), o.dropout)
+        # half of the features say what there is wherever it is: of a few clips each thing is seen at a few places
+        self.frames = FrameEncoder(
+            shape.height, shape.width, 3 * shape.channels, o.features, channels_of(o), o.dropout, anywhere=True
+        )
         self.encoder = Recurrent(
             CELLS[o.cell],
             o.features,
@@ -100,8 +105,9 @@ class Network(CaptionNetwork):
             engine=o.engine,
         )
         self.concepts = nn.Linear(o.features, words.vocabulary.size) if o.concepts else None
-        names = ("shift", "scale", "turn", "light", "speed", "flip", "cover")
-        self.variety = Variety(**{name: getattr(o, name) for name in names})
+        self.rarity: Tensor
+        self.register_buffer("rarity", torch.zeros(words.vocabulary.size), persistent=False)  # of the training alone
+        self.variety = variety_of(o)
 
     def forward(self, batch: ExampleBatch, state: State | None) -> tuple[Tensor, State]:
         """The mean loss of the batch's tokens in nats (teacher forcing), with that of the words apart from their order
@@ -113,10 +119,22 @@ class Network(CaptionNetwork):
             return loss, ()
         assert batch.owners is not None
         real, mean = batch.targets != IGNORED, features.sum(0) / lengths[:, None].clamp(min=1)
-        said = torch.zeros(len(mean), len(self.table), device=mean.device)
-        said[batch.owners.expand_as(batch.targets)[real], batch.targets[real]] = 1
-        wrong = F.binary_cross_entropy_with_logits(self.concepts(mean), said, reduction="sum") / len(mean)
-        return loss + self.options.concepts * wrong, ()
+        weights = torch.zeros(len(mean), len(self.table), device=mean.device)
+        said = batch.targets[real]
+        weights[batch.owners.expand_as(batch.targets)[real], said] = self.rarity[said]
+        nats = -(weights * self.concepts(mean).log_softmax(-1)).sum(-1) / weights.sum(-1).clamp(min=1e-6)
+        return loss + self.options.concepts * nats.mean(), ()
+
+    def knows_words(self, counts: np.ndarray, clips: int) -> None:
+        """In how many of so many training clips each token is said (V,).
+
+        The words of a clip are one choice among all words (a softmax whose target is several of them: Mahajan et al.
+        2018, arXiv:1805.00932), each counted by its rarity, -log(counts / clips) (Spärck Jones 1972). Binary losses of
+        all words are mostly of words that every clip has or hardly any has, and learned digits many times more slowly.
+        """
+        assert self.concepts is not None
+        begin_at_frequencies(self.concepts.bias, counts)
+        self.rarity.copy_(torch.from_numpy(-np.log(np.maximum(counts, 1) / clips)))
 
     def read(self, batch: ExampleBatch) -> Memory:
         """Frames (T, B, H, W, C) to what the decoder remembers: at most T values a clip."""
@@ -187,7 +205,11 @@ class VideoCaptionTask(CaptionTask):
         self.shape = shape
 
     def network(self) -> Network:
-        return Network(self.words, self.shape, self.options)
+        network = Network(self.words, self.shape, self.options)
+        if network.concepts is not None:
+            train = self.pairs["train"]
+            network.knows_words(said_in(train, self.words.vocabulary.size), len(train))
+        return network
 
     def batches(self, split: str) -> BucketStream:
         return BucketStream(self.pairs[split], Limit(self.options.batch, FRAMES), self.options.seed)
@@ -218,6 +240,16 @@ class VideoCaptionTask(CaptionTask):
 
     def describe(self) -> dict[str, Any]:
         return {"task": self.name, "options": asdict(self.options), "vocabulary": description(self.words, self.shape)}
+
+
+def said_in(examples: Examples, vocabulary: int) -> np.ndarray:
+    """In captions of how many examples each token is said (V,)."""
+    several = examples.targets
+    assert isinstance(several, Several)
+    captions = np.repeat(np.arange(len(examples)), np.diff(several.offsets))
+    example = np.repeat(captions, several.sequences.lengths)
+    said = np.unique(example * vocabulary + several.sequences.ids.astype(np.int64)) % vocabulary
+    return np.bincount(said, minlength=vocabulary)
 
 
 def description(words: Words, shape: Shape) -> dict[str, Any]:

@@ -59,6 +59,8 @@ class VideoOptions(TrainingOptions):
         Their contrast changes by up to this factor, less 1, and their brightness by up to this part of its range.
     speed
         They play faster or slower by up to this factor, less 1, and as unevenly.
+    blur
+        They lose sharpness: a Gaussian's standard deviation of up to so many pixels.
     cover
         A rectangle of up to this part of the width and height is hidden.
     flip
@@ -83,6 +85,7 @@ class VideoOptions(TrainingOptions):
     turn: float = 0.0
     light: float = 0.2
     speed: float = 0.3
+    blur: float = 0.0
     cover: float = 0.0
     flip: bool = False
 
@@ -94,7 +97,7 @@ class VideoOptions(TrainingOptions):
             self._at_least(name, above=0)
         self._at_least("size", low=8)
         _check_channels(self.channels)
-        for name in ("scale", "turn", "light", "speed"):
+        for name in ("scale", "turn", "light", "speed", "blur"):
             self._at_least(name, low=0)
         for name in ("dropout", "label_smoothing", "shift", "cover"):
             self._below_one(name)
@@ -125,6 +128,7 @@ class VideoClassifierOptions(VideoOptions):
     turn: float = 8.0
     light: float = 0.3
     speed: float = 0.5
+    blur: float = 2.5
     cover: float = 0.4
     frames: int = 64
     val_groups: str | None = None
@@ -287,7 +291,7 @@ class VideoCaptionerOptions(VideoOptions, RecurrentOptions):
         Size of the vectors that tokens become.
     concepts
         How much it counts in the loss that the convolutions alone tell which words a clip's captions have, whatever
-        their order; 0 for nothing.
+        their order, rare words more than frequent ones; 0 for nothing.
     """
 
     frames: int = 64
@@ -299,7 +303,7 @@ class VideoCaptionerOptions(VideoOptions, RecurrentOptions):
     attention: Literal["none", "dot", "additive"] = "additive"
     embedding: int | None = None
     size: int | None = None
-    concepts: float = 0.0
+    concepts: float = 1.0
     label_smoothing: float = 0.0
     shift: float = 0.05
     scale: float = 0.0

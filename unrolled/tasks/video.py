@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
@@ -149,8 +149,7 @@ class VideoNetwork(nn.Module):
         self.encoder = FrameEncoder(
             shape.height, shape.width, seen * shape.channels, options.features, channels_of(options), options.dropout
         )
-        names = ("shift", "scale", "turn", "light", "speed", "flip", "cover")
-        self.variety = Variety(**{name: getattr(options, name) for name in names})
+        self.variety = variety_of(options)
 
     def warped(self, batch: ExampleBatch) -> ExampleBatch:
         """In training, the clips at other speeds, with their targets where each frame has one."""
@@ -179,6 +178,11 @@ class VideoNetwork(nn.Module):
 def channels_of(options: Any) -> tuple[int, ...]:
     """Of the convolutions."""
     return tuple(int(channels) for channels in options.channels.split(","))
+
+
+def variety_of(options: VideoOptions) -> Variety:
+    """How much its training clips change."""
+    return Variety(**{field.name: getattr(options, field.name) for field in fields(Variety)})
 
 
 def layers(options: Any, bidirectional: bool) -> Recurrent:
