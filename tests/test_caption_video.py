@@ -167,7 +167,7 @@ def test_concepts_are_the_words_of_all_captions_of_a_clip() -> None:
         assert (total == 0) == (n == 3)
         expected -= sum(w * found[token].item() for token, w in weights.items()) / (total or 1)
     added = loss - torch.nn.functional.cross_entropy(scores, targets)
-    assert float(added) == pytest.approx(0.5 * expected / 4, rel=1e-4)
+    assert added.item() == pytest.approx(0.5 * expected / 4, rel=1e-4)
     before = network_of(texts, concepts=0.0)[0]
     assert before.concepts is None
 
