@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 
-def moving_digits(folder: Path, *, train: int = 1200, val: int = 200, seed: int = 0) -> int:
+def moving_digits(folder: Path, *, train: int = 3000, val: int = 200, seed: int = 0) -> int:
     """Write clips of moving digits, with captions, a label for every frame and actions: data for a machine without any.
 
     Parameters

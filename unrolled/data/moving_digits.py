@@ -74,7 +74,7 @@ class Clip:
 def write(
     folder: str | os.PathLike[str],
     *,
-    train: int = 1200,
+    train: int = 3000,
     val: int = 200,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, of: None,

@@ -43,11 +43,19 @@ class Still:
         return [slice(begin, max(end, begin + 1)) for begin, end in zip(begins, begins[1:], strict=False)]
 
     def picture(self, frames: Sequence[np.ndarray]) -> np.ndarray:
-        """frames: (H, W, C) uint8 each. The middle one of each piece, row by row: (2 H, 3 W, 3)."""
+        """frames: (H, W, C) uint8 each. The middle one of each piece, row by row, white lines between them on their own
+        pixels: (2 H, 3 W, 3)."""
         middles = [(piece.start + piece.stop - 1) // 2 for piece in self.pieces(len(frames))]
         chosen = [np.broadcast_to(frames[n], (*frames[n].shape[:2], 3)) for n in middles]
         rows, columns = self.grid
-        return np.concatenate([np.concatenate(chosen[r * columns : (r + 1) * columns], 1) for r in range(rows)])
+        still = np.concatenate([np.concatenate(chosen[r * columns : (r + 1) * columns], 1) for r in range(rows)])
+        height, width = frames[0].shape[:2]
+        thick = max(1, height // 64)
+        for row in range(1, rows):
+            still[row * height - thick : row * height] = 255
+        for column in range(1, columns):
+            still[:, column * width - thick : column * width] = 255
+        return still
 
     def light(self, weights: Sequence[float]) -> list[float]:
         """A word's weights of the frames to those of the pieces."""
