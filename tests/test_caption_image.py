@@ -201,6 +201,14 @@ def test_the_model_file_is_enough(data: Path, tmp_path: Path, image: str) -> Non
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))  # frozen
 
 
+def test_arrays_that_are_no_pictures_are_refused(data: Path) -> None:
+    model = ImageCaptioner.fit(data, steps=1, **LEARNING)
+    for wrong in (np.zeros((9, 9, 3)), np.zeros((9, 9), np.uint8), np.zeros((9, 9, 4), np.uint8)):
+        with pytest.raises(InputError, match="takes pictures of shape") as error:
+            model.caption([wrong])
+        assert_one_sentence(str(error.value))
+
+
 def test_a_large_backbone_is_named_by_the_file(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = transformer(tmp_path / "vit", pooling=True)
     monkeypatch.setattr(caption_image, "EMBEDDED", 100)

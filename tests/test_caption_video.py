@@ -189,6 +189,7 @@ def test_a_clip_is_captioned_alone_as_among_longer_ones(attention: str) -> None:
             assert alone.alignment is None
         else:
             assert alone.alignment is not None and alone.alignment.shape == (len(alone.tokens) + 1, 1 + (1 + row) // 2)
+            assert found[row].alignment.shape == alone.alignment.shape  # without the longer ones' padding
             torch.testing.assert_close(alone.alignment.sum(1), torch.ones(len(alone.tokens) + 1))
 
 

@@ -39,6 +39,18 @@ def flipped(data: bytes, bit: int) -> bytes:
 # The model file
 
 
+@pytest.mark.parametrize("change", ["weights", "options"])
+def test_a_model_of_another_version_is_refused_in_a_sentence(saved_model: Path, tmp_path: Path, change: str) -> None:
+    tensors, description = model_file.load(saved_model)
+    if change == "weights":
+        tensors = {("table.old" if name == "table" else name): tensor for name, tensor in tensors.items()}
+    else:
+        description["options"]["gone"] = 1
+    model_file.save(tmp_path / "old.safetensors", tensors, description)
+    with pytest.raises(InputError, match="by a version of unrolled whose networks for language-model were others"):
+        load(tmp_path / "old.safetensors")
+
+
 @pytest.mark.parametrize("characters", ["한abc\n", None], ids=["char", "byte"])
 @pytest.mark.parametrize("options", [{}, {"cell": "rnn_relu", "embedding": 0}, {"topology": "one_to_one"}], ids=str)
 def test_a_model_comes_back_whole(

@@ -123,6 +123,8 @@ class Beams:
         self.sentences = torch.arange(count, device=device)
         """(B,) which sentences are still here"""
         self.longest = torch.as_tensor(limits.max_length, device=device).expand(count)
+        self.places = [None] * count if start.lengths is None else start.lengths.tolist()
+        """Of each sentence's values: what lies beyond is padding"""
         self.finished = torch.zeros(count, dtype=torch.long, device=device)
         self.best = torch.full((count, keep), -torch.inf, dtype=torch.float64, device=device)
         """(B, keep) scores of the best finished ones"""
@@ -222,7 +224,8 @@ class Beams:
             numbers = zip(ended.sentences.tolist(), ended.scores.tolist(), ended.totals.tolist(), strict=True)
             for i, (sentence, score, total) in enumerate(numbers):
                 tokens = ended.tokens[i, :stop].tolist()
-                found[sentence].append(Hypothesis(tokens, score, total, None if alignment is None else alignment[i]))
+                looked = None if alignment is None else alignment[i, :, : self.places[sentence]]
+                found[sentence].append(Hypothesis(tokens, score, total, looked))
         if not all(found):
             raise UnrolledError(NO_END)
         return [sorted(texts, key=lambda h: -h.score)[: self.keep] for texts in found]

@@ -29,7 +29,7 @@ class Variety:
     speed: float = 0.0
     """Plays faster or slower by up to this factor, less 1, and within the clip as unevenly"""
     blur: float = 0.0
-    """Loses sharpness, as if out of focus: a Gaussian's standard deviation of up to so many pixels"""
+    """Loses sharpness, as if out of focus: a Gaussian's standard deviation of up to this part of the longer side"""
     flip: bool = False
     """Mirrors every other clip, left to right"""
     cover: float = 0.0
@@ -61,7 +61,8 @@ def vary(packed: Packed, variety: Variety) -> Packed:
     if variety.shift or variety.scale or variety.turn or variety.flip:
         frames = _moved(frames, packed.column, _moves(clips, frames, variety))
     if variety.blur:
-        frames = _blurred(frames, packed.column, variety.blur * torch.rand(clips, device=frames.device))
+        most = variety.blur * max(frames.shape[2:])
+        frames = _blurred(frames, packed.column, most * torch.rand(clips, device=frames.device))
     if variety.light:
         contrast = (1 + variety.light) ** _around_zero(clips, frames)
         brightness = 255 * variety.light * _around_zero(clips, frames)

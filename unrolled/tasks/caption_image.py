@@ -23,7 +23,7 @@ from unrolled.nn.augment import Variety, vary
 from unrolled.nn.convnet import PictureEncoder, pack
 from unrolled.nn.dropout import dropout
 from unrolled.nn.vision import BATCH, Backbone
-from unrolled.tasks.captioning import CaptionNetwork, CaptionTask, Words, captions_of
+from unrolled.tasks.captioning import CaptionNetwork, CaptionTask, Words, captions_of, with_all_captions, with_captions
 from unrolled.tasks.media_options import ImageCaptionerOptions
 from unrolled.tasks.video import channels_of
 from unrolled.topologies import Memory
@@ -67,6 +67,13 @@ def resolve(options: ImageCaptionerOptions) -> ImageCaptionerOptions:
         lr=o.lr or 2e-3,
         seconds=180.0 if o.seconds is None and o.steps is None else o.seconds,
     )
+
+
+def examples(
+    pictures: Frames, texts: Sequence[Sequence[str]], words: Words, options: ImageCaptionerOptions
+) -> Examples:
+    """An example a caption; where convolutions learn, a picture with all its captions, since they look once for all."""
+    return (with_all_captions if options.backbone is None else with_captions)(pictures, texts, words)
 
 
 def encoder_of(options: ImageCaptionerOptions) -> PictureEncoder:

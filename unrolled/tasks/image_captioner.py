@@ -16,8 +16,8 @@ from unrolled.data.pictures import read_picture
 from unrolled.errors import InputError
 from unrolled.metrics import captions
 from unrolled.nn.vision import Backbone
-from unrolled.tasks.caption_image import Eye, ImageCaptionTask, Network, description, encoder_of, features_of
-from unrolled.tasks.captioning import Caption, Words, inputs_alone, with_all_captions
+from unrolled.tasks.caption_image import Eye, ImageCaptionTask, Network, description, encoder_of, examples, features_of
+from unrolled.tasks.captioning import Caption, Words, inputs_alone
 from unrolled.tasks.media_options import ImageCaptionerOptions
 from unrolled.tasks.options import SearchOptions
 from unrolled.tasks.public_model import PublicModel
@@ -82,6 +82,12 @@ class ImageCaptioner(PublicModel):
         """The captions with their scores; aligned: with attention weights."""
         if isinstance(pictures, str | os.PathLike):
             raise InputError("predict takes a list of pictures: put the path into brackets")
+        for picture in pictures:
+            if isinstance(picture, np.ndarray) and (picture.dtype != np.uint8 or picture.shape[2:] != (3,)):
+                raise InputError(
+                    f"predict takes pictures of shape (H, W, 3), red, green and blue, of uint8, and one is "
+                    f"{picture.shape} {picture.dtype}: convert it"
+                )
         search = SearchOptions(beam=beam, **how)
         found: list[Caption] = []
         grid = self.options.image == "attention"
@@ -117,7 +123,7 @@ class ImageCaptioner(PublicModel):
         kept = features_of(self.eye, data.paths, o.image, o.bad_files)
         data = data.take(kept.rows)
         scores = captions.scores([found.text for found in self._written(kept.frames, search)], data.captions)
-        loss, _ = mean_loss(self.network, with_all_captions(kept.frames, data.captions, self.words), self.device)
+        loss, _ = mean_loss(self.network, examples(kept.frames, data.captions, self.words, o), self.device)
         return data, {
             "cider": scores.pop("cider"),
             **scores,

@@ -60,7 +60,7 @@ class VideoOptions(TrainingOptions):
     speed
         They play faster or slower by up to this factor, less 1, and as unevenly.
     blur
-        They lose sharpness: a Gaussian's standard deviation of up to so many pixels.
+        They lose sharpness: a Gaussian's standard deviation of up to this part of the longer side.
     cover
         A rectangle of up to this part of the width and height is hidden.
     flip
@@ -97,9 +97,9 @@ class VideoOptions(TrainingOptions):
             self._at_least(name, above=0)
         self._at_least("size", low=8)
         _check_channels(self.channels)
-        for name in ("scale", "turn", "light", "speed", "blur"):
+        for name in ("scale", "turn", "light", "speed"):
             self._at_least(name, low=0)
-        for name in ("dropout", "label_smoothing", "shift", "cover"):
+        for name in ("dropout", "label_smoothing", "shift", "blur", "cover"):
             self._below_one(name)
         check_fraction(self.val_fraction)
 
@@ -128,7 +128,7 @@ class VideoClassifierOptions(VideoOptions):
     turn: float = 8.0
     light: float = 0.3
     speed: float = 0.5
-    blur: float = 2.5
+    blur: float = 0.04
     cover: float = 0.4
     frames: int = 64
     val_groups: str | None = None
@@ -175,7 +175,7 @@ IMAGES = ("initial", "every-step", "both", "attention")
 
 @dataclass(frozen=True, kw_only=True)
 class ImageCaptionerOptions(RecurrentOptions):
-    """Options of a captioner of pictures.
+    """Options of a captioner of pictures. Rows of a batch are captions; without a backbone pictures, with all theirs.
 
     Attributes
     ----------
@@ -186,7 +186,8 @@ class ImageCaptionerOptions(RecurrentOptions):
     size
         Side in pixels of the square that those convolutions see a picture as. Default: 64.
     channels
-        Of those convolutions, such as 32,64,128,192: each halves width and height, until 8 regions a side are left.
+        Of those convolutions, such as 32,64,128,192: each halves width and height, until at most 8 regions a side are
+        left.
     image
         How the picture enters the chain that writes: as its initial state, at every-step (added to what each timestep
         reads), both, or as the initial state with attention over the regions of the picture. Default: attention.

@@ -195,5 +195,11 @@ def load(path: str | os.PathLike[str], device: str | torch.device | None = None,
         raise InputError(f"{path} is a model for {found}, not for {task}: name a model of that task")
     if found not in MODELS:
         raise InputError(f"{path} is a model for {found}, which this version of unrolled does not know: update it")
-    model = MODELS[found].from_file(tensors, description)
+    try:
+        model = MODELS[found].from_file(tensors, description)
+    except (RuntimeError, TypeError) as error:  # other weights, or other options, than this version's networks have
+        raise InputError(
+            f"{path} was trained by a version of unrolled whose networks for {found} were others: train it again, or "
+            f"install that version ({str(error).splitlines()[0]})"
+        ) from error
     return model.to(device) if device is not None else model

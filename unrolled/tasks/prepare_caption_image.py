@@ -12,8 +12,8 @@ from unrolled.data.examples import fingerprint, train_and_val
 from unrolled.data.frames import Frames
 from unrolled.errors import InputError
 from unrolled.nn.vision import Backbone
-from unrolled.tasks.caption_image import Eye, ImageCaptionTask, encoder_of, features_of, resolve
-from unrolled.tasks.captioning import Words, with_all_captions, with_captions
+from unrolled.tasks.caption_image import Eye, ImageCaptionTask, encoder_of, examples, features_of, resolve
+from unrolled.tasks.captioning import Words
 from unrolled.tasks.image_captioner import ImageCaptioner
 from unrolled.tasks.media_options import ImageCaptionerOptions
 from unrolled.training.schedule import Clock
@@ -66,11 +66,9 @@ def prepare_image_captioner(
     else:
         texts = [text for several in train.captions for text in several]
         words = start.words if start is not None else Words.learn(texts, options)
-    # convolutions that learn look at a picture once for all its captions; of features an example a caption is no dearer
-    examples = with_all_captions if options.backbone is None else with_captions
     pairs = {
-        "train": examples(inputs, train.captions, words),
-        "val": examples(held_inputs, held.captions, words),
+        "train": examples(inputs, train.captions, words, options),
+        "val": examples(held_inputs, held.captions, words, options),
     }
     task = ImageCaptionTask(options, words, eye, pairs, held_inputs, held.captions, device)
     task.notes = notes

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unrolled.errors import NonFiniteError
+from unrolled.errors import InputError, NonFiniteError
 from unrolled.training import checkpoint, model_file
 from unrolled.training.averaging import EVERY, Average
 from unrolled.training.observer import Observer, Progress
@@ -248,7 +248,13 @@ class Trainer:
     def restore(self, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:
         """Continue from a checkpoint of the same task and options."""
         assert self.run is not None
-        self.model.load_state_dict(checkpoint.under("model", tensors))
+        try:
+            self.model.load_state_dict(checkpoint.under("model", tensors))
+        except RuntimeError as error:
+            raise InputError(
+                f"{self.run.folder} was begun by a version of unrolled whose networks for {self.task.name} were "
+                "others: train it again, or install that version"
+            ) from error
         checkpoint.unpack_optimizer(self.optimizer, checkpoint.under("optimizer", tensors))
         state = checkpoint.under("state", tensors)
         if description["has_state"]:
