@@ -86,7 +86,7 @@ def test_mixed_clips_count_as_much_as_is_seen_of_them(
     ways: Path, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
     """Laid over each other by hand, two clips of one length give the same loss."""
-    still = dict.fromkeys(("speed", "light", "scale", "turn", "cover", "dropout", "label_smoothing"), 0.0)
+    still = dict.fromkeys(("speed", "light", "scale", "turn", "blur", "cover", "dropout", "label_smoothing"), 0.0)
     network = train(ways, steps=2, mix=0.4, **still).model.network.train()
     frames = Frames.pack([np.random.default_rng(n).integers(0, 256, (5, 16, 16, 1), dtype=np.uint8) for n in range(2)])
     batch = Examples(frames, np.array([0, 1])).batch(np.arange(2))
