@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unrolled.data.contents import check
 from unrolled.data.frames import Frames
 from unrolled.data.streams import IGNORED
 
@@ -235,8 +236,11 @@ class BucketStream(Iterator[ExampleBatch]):
 
     def seek(self, cursor: dict[str, Any]) -> None:
         """Go on from a cursor of a stream over the same examples with the same limit and seed."""
+        check(cursor, dict[str, int], "the place in the data")
         self._pass, self._batch = cursor["pass"], cursor["batch"]
         self._plan = self._make_plan(self._pass)
+        if not 0 <= self._batch <= len(self._plan.edges):
+            raise ValueError(f"a pass has {len(self._plan.edges)} batches, and not {self._batch}")
 
 
 def _sorted(rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -40,6 +40,8 @@ class BpeTokenizer:
         numbers, in the order in which they are applied; trained: tokens from here on did not occur in the training."""
         self.tokens, self.merges, self.trained = list(tokens), [(a, b) for a, b in merges], trained
         self.size = len(self.tokens)
+        if not 0 <= trained <= self.size or len(set(self.tokens)) < self.size or "" in self.tokens:
+            raise InputError("the tokens of a byte-pair tokeniser are not those of a training")
         byte_of = {character: byte for byte, character in enumerate(ALPHABET)}
         self._bytes = [bytes(byte_of[c] for c in token) for token in self.tokens]
         continues = [[(byte & 0xC0) == 0x80 for byte in token] for token in self._bytes]

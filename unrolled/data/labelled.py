@@ -18,10 +18,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from unrolled.data.contents import check
 from unrolled.data.examples import Places, check_paths, picked, splits_of
 from unrolled.data.splits import part_of
 from unrolled.data.tables import FORMATS, Table, looks_like_table, read_table, read_text, split_lines
@@ -52,6 +53,14 @@ class Labelled:
         splits = picked(self.splits, rows)
         texts, labels = ([values[n] for n in rows] for values in (self.texts, self.labels))
         return Labelled(texts, labels, self.places.take(rows), splits, self.notes)
+
+
+def named(labels: Any) -> list[str]:
+    """The labels that a model file keeps; raises `InputError` where they are none."""
+    check(labels, list[str], "the list of its labels")
+    if len(set(labels)) < max(2, len(labels)):
+        raise InputError("the list of its labels has fewer than two, or one of them twice")
+    return list(labels)
 
 
 class HasLabels(Protocol):

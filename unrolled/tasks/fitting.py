@@ -11,11 +11,11 @@ import torch
 from unrolled.errors import InputError
 from unrolled.tasks.kinds import KINDS, Kind, PreparedTask
 from unrolled.tasks.models import load
-from unrolled.training import checkpoint
+from unrolled.training import checkpoint, model_file
 from unrolled.training.loop import Result, Trainer
 from unrolled.training.observer import Observer
 from unrolled.training.options import TrainingOptions
-from unrolled.training.run import Run
+from unrolled.training.run import CHECKSUM, Run
 from unrolled.training.schedule import Clock
 
 PathLike = str | os.PathLike[str]
@@ -47,8 +47,9 @@ def fit(
     memory alone."""
     clock, observer = clock or Clock(), observer or Observer()
     held_out = _paths(val)
+    keep = [Path(p) for p in (*paths, *(held_out or ()), start_from) if p is not None]
     if out is not None:
-        Run.check(out, overwrite, keep=[Path(p) for p in (*paths, *(held_out or ()), start_from) if p is not None])
+        Run.check(out, overwrite, keep)
     device = pick_device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -66,7 +67,7 @@ def fit(
     }
     trainer = _trainer(task, clock, observer)
     if out is not None:  # last of all: until here a mistake costs nothing
-        trainer.run = Run.create(out, config, overwrite)
+        trainer.run = Run.create(out, config, overwrite, keep)
     return _fitted(trainer, task)
 
 
@@ -80,13 +81,21 @@ def resume(folder: Path, *, clock: Clock | None = None, observer: Observer | Non
     if newest is None:
         raise InputError(f"{folder} has no checkpoint yet: train again with --overwrite")
     tensors, description = checkpoint.load(newest)
+    checkpoint.check_description(newest, description)
     if description["done"]:
         raise InputError(
             f"{folder} has finished at step {description['step']:,}: to train its model further, "
             f"use train --start-from {folder}"
         )
     kind = KINDS[config["task"]]
-    options = kind.options(**{**config["options"], "engine": description["engine"]})
+    try:
+        options = kind.options.from_json({**config["options"], "engine": description["engine"]})
+        if CHECKSUM not in config:
+            _agrees(config, run)
+    except (InputError, TypeError) as error:  # the latter at an option that is not known here
+        raise InputError(
+            f"{folder / 'run.json'} makes no sense ({error}): the run cannot be resumed, but its model can be used"
+        ) from error
     torch.set_num_threads(description["threads"])
     task = kind.prepare(
         config["data"],
@@ -102,6 +111,18 @@ def resume(folder: Path, *, clock: Clock | None = None, observer: Observer | Non
     trainer.run = run
     trainer.restore(tensors, description)
     return _fitted(trainer, task)
+
+
+def _agrees(config: dict[str, Any], run: Run) -> None:
+    """Raise `InputError` where run.json and the run's model, which has a checksum, disagree: run.json had none in
+    version 0.1.0."""
+    kept = model_file.load(run.model)[1]
+    options = kept["options"]
+    if config["vocabulary"] != kept["vocabulary"]:
+        raise InputError(f"its vocabulary is not that of {run.model}")
+    for name, value in config["options"].items():
+        if name != "engine" and value != options.get(name, value):
+            raise InputError(f"{name} of its options is {value!r}, and {options[name]!r} in {run.model}")
 
 
 def _paths(val: PathLike | Sequence[PathLike] | None) -> Sequence[PathLike] | None:

@@ -21,7 +21,7 @@ from unrolled.tasks.frame_labeler import FrameLabeler
 from unrolled.tasks.image_captioner import ImageCaptioner
 from unrolled.tasks.language_model import LanguageModelTask, Network, evaluate
 from unrolled.tasks.options import LanguageModelOptions
-from unrolled.tasks.public_model import PublicModel
+from unrolled.tasks.public_model import PublicModel, built
 from unrolled.tasks.text_classifier import TextClassifier
 from unrolled.tasks.translator import Translator
 from unrolled.tasks.video_captioner import VideoCaptioner
@@ -51,11 +51,10 @@ class LanguageModel(PublicModel):
     @classmethod
     def from_file(cls, tensors: dict[str, Tensor], description: dict[str, Any]) -> "LanguageModel":
         """From what `model_file.load` returns."""
-        options = LanguageModelOptions(**description["options"])
+        options = LanguageModelOptions.from_json(description["options"])
         tokenizer = tokenizers.from_json(description["vocabulary"])
         # the engine of the training need not exist where the model is used
-        network = Network(tokenizer.size, replace(options, engine="auto"))
-        network.load_state_dict(tensors)
+        network = built(lambda: Network(tokenizer.size, replace(options, engine="auto")), tensors)
         return cls(network, tokenizer, options, description["metrics"], description["step"])
 
     def vocabulary(self) -> dict[str, Any]:
@@ -197,9 +196,13 @@ def load(path: str | os.PathLike[str], device: str | torch.device | None = None,
         raise InputError(f"{path} is a model for {found}, which this version of unrolled does not know: update it")
     try:
         model = MODELS[found].from_file(tensors, description)
-    except (RuntimeError, TypeError) as error:  # other weights, or other options, than this version's networks have
+    except InputError as error:
+        raise InputError(f"{path} cannot be used: {error}") from error
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError, ArithmeticError, RuntimeError, OSError) as error:
+        # whatever goes wrong here, the file asked for it: other weights or options than this version's networks have
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             f"{path} was trained by a version of unrolled whose networks for {found} were others: train it again, or "
-            f"install that version ({str(error).splitlines()[0]})"
+            f"install that version ({reason})"
         ) from error
     return model.to(device) if device is not None else model

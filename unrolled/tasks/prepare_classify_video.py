@@ -44,7 +44,7 @@ def prepare_video_classifier(
     )
     options = resolve(options)
     classes = Classes(vocabulary["labels"]) if vocabulary else Classes.of(train, "clips")
-    shape = Shape(**vocabulary["shape"]) if vocabulary else Shape.of(train.paths, options, options.frames)
+    shape = Shape.from_json(vocabulary["shape"]) if vocabulary else Shape.of(train.paths, options, options.frames)
     splits, digests = {}, []
     for name, part in (("train", train), ("val", held)):
         classes.numbers(part)  # an unknown label is said before the clips are decoded

@@ -11,13 +11,13 @@ from torch import Tensor
 from unrolled.data import tokenizers
 from unrolled.data.batches import Examples
 from unrolled.data.examples import rows_of
-from unrolled.data.labelled import Classes, read_labelled
+from unrolled.data.labelled import Classes, named, read_labelled
 from unrolled.data.tokenizers import Tokenizer
 from unrolled.errors import InputError
 from unrolled.metrics import classification
 from unrolled.tasks.classify_text import Network, TextClassifierTask, encode_all, measure, predict
 from unrolled.tasks.options import TextClassifierOptions
-from unrolled.tasks.public_model import PublicModel
+from unrolled.tasks.public_model import PublicModel, built
 
 
 class Prediction(NamedTuple):
@@ -49,12 +49,11 @@ class TextClassifier(PublicModel):
     @classmethod
     def from_file(cls, tensors: dict[str, Tensor], description: dict[str, Any]) -> "TextClassifier":
         """From what `model_file.load` returns."""
-        options = TextClassifierOptions(**description["options"])
+        options = TextClassifierOptions.from_json(description["options"])
         vocabulary = description["vocabulary"]
-        tokenizer, labels = tokenizers.from_json(vocabulary["tokenizer"]), vocabulary["labels"]
+        tokenizer, labels = tokenizers.from_json(vocabulary["tokenizer"]), named(vocabulary["labels"])
         # the engine of the training need not exist where the model is used
-        network = Network(tokenizer.size, len(labels), replace(options, engine="auto"))
-        network.load_state_dict(tensors)
+        network = built(lambda: Network(tokenizer.size, len(labels), replace(options, engine="auto")), tensors)
         return cls(network, tokenizer, labels, options, description["metrics"], description["step"])
 
     def vocabulary(self) -> dict[str, Any]:

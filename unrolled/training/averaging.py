@@ -58,6 +58,8 @@ class Average:
         return {str(at): tensor for at, tensor in enumerate(self.tensors)}
 
     def restore(self, state: dict[str, Tensor], until: float) -> None:
+        if until is None or len(state) != len(self.tensors):
+            raise ValueError("it lacks the average of the weights")
         for at, tensor in enumerate(self.tensors):
             tensor.copy_(state[str(at)])
         self.until = until
