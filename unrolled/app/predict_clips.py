@@ -24,10 +24,13 @@ def predict_clips(
         how = {**how, "aligned": json or picture is not None}
     if picture is not None:
         from unrolled.inspection import pictures
+        from unrolled.training import files
 
         pictures.check(picture)
         if len(inputs) != 1 or inputs[0] == "-":
             raise InputError("--picture draws one clip: name one")
+        clip = Path(inputs[0])
+        files.check_apart(picture, clip.iterdir() if clip.is_dir() else [clip])
     rows: list[dict[str, Any]] = []
     for clip in _clips(inputs):
         (found,) = model.predict([clip], **how)

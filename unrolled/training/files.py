@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,17 @@ def write(path: Path, data: bytes) -> None:
             f"cannot write {path}: {error.strerror}; what was there before is kept. Free some space or choose "
             "another place"
         ) from error
+
+
+def check_apart(out: Path, reads: Iterable[str | os.PathLike[str]]) -> None:
+    """Raise `InputError` where a file to write is one of those that are read, by whatever name."""
+    for path in reads:
+        try:
+            same = out.samefile(path)
+        except (OSError, ValueError):  # what is not there is not overwritten
+            continue
+        if same:
+            raise InputError(f"{out} is read by this command, and would be overwritten: name another file")
 
 
 def sync_folder(folder: Path) -> None:
