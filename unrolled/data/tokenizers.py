@@ -7,7 +7,7 @@ stop in the middle of a character): `TextDecoder` turns such places into U+FFFD,
 """
 
 from collections.abc import Iterable
-from typing import Any, Protocol, TypedDict
+from typing import Any, NotRequired, Protocol, TypedDict
 
 import numpy as np
 
@@ -234,10 +234,16 @@ class Merged(TypedDict):
     tokens: list[str]
     merges: list[list[int]]
     trained: int
+    longest: NotRequired[int]
 
 
 KEPT = {"char": Characters, "word": Words, "bpe": Merged}
 """What `to_json` says of each kind."""
+
+
+def notes(*learnt: Tokenizer) -> list[str]:
+    """What people should know of how these tokenisers were trained."""
+    return list(dict.fromkeys(note for one in learnt if (note := getattr(one, "note", None))))
 
 
 def from_json(description: dict[str, Any]) -> Tokenizer:
@@ -257,7 +263,7 @@ def from_json(description: dict[str, Any]) -> Tokenizer:
     if kind == "word":
         return WordTokenizer(description["words"], description["unknown_lengths"], description["lower"])
     if kind == "bpe":
-        return BpeTokenizer(description["tokens"], description["merges"], description["trained"])
+        return BpeTokenizer(description["tokens"], description["merges"], description["trained"], description.get("longest"))
     raise InputError(f"unknown tokeniser {kind!r}: this model needs a newer unrolled")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from unrolled.data import tokenizers
 from unrolled.data.captioned import Captioned, read_captions
 from unrolled.data.examples import fingerprint, train_and_val
 from unrolled.data.frames import Frames
@@ -71,7 +72,7 @@ def prepare_image_captioner(
         "val": examples(held_inputs, held.captions, words, options),
     }
     task = ImageCaptionTask(options, words, eye, pairs, held_inputs, held.captions, device)
-    task.notes = notes
+    task.notes = notes + tokenizers.notes(words.vocabulary.tokenizer)
     task.sha256 = [
         fingerprint([path.name for path in part.paths], ["\n".join(several) for several in part.captions])
         for part in (train, held)

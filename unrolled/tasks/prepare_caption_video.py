@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from unrolled.data import tokenizers
 from unrolled.data.captioned import read_captions
 from unrolled.data.examples import train_and_val
 from unrolled.errors import InputError
@@ -52,6 +53,6 @@ def prepare_video_captioner(
         "val": with_all_captions(held_inputs, held.captions, words),
     }
     task = VideoCaptionTask(options, words, shape, pairs, held_inputs, held.captions, device)
-    task.notes = notes
+    task.notes = notes + tokenizers.notes(words.vocabulary.tokenizer)
     task.sha256 = [fingerprint_of(inputs, train.captions), fingerprint_of(held_inputs, held.captions)]
     return task

@@ -59,7 +59,7 @@ def prepare_text_classifier(
     }
     splits["train"], cut = _shortened(splits["train"], tokenizer.size)
     task = TextClassifierTask(options, tokenizer, classes.names, splits, device)
-    task.notes = notes + cut
+    task.notes = notes + cut + tokenizers.notes(tokenizer)
     task.sha256 = [fingerprint(part.texts, part.labels) for part in (train, held_out)]
     if start is not None:
         task.start = _beginning(task, start)

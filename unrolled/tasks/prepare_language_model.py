@@ -97,7 +97,7 @@ def prepare(
                 "give more text" + ("" if val is not None else " or another --val-fraction")
             )
     notes = [f"left out {len(skipped)} files that are not UTF-8 text, such as {skipped[0]}"] if skipped else []
-    return Prepared({"train": train, "val": rest}, tokenizer, scans, notes)
+    return Prepared({"train": train, "val": rest}, tokenizer, scans, notes + tokenizers.notes(tokenizer))
 
 
 def tokens_of(tokenizer: Tokenizer, paths: Paths, split: str | None, val_fraction: float) -> Tokens:

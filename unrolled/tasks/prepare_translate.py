@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from unrolled.data import tokenizers
 from unrolled.data.examples import fingerprint, train_and_val
 from unrolled.data.pairs import Pairs, read_pairs
 from unrolled.data.vocabulary import Vocabulary
@@ -63,7 +64,8 @@ def prepare_translate(
         languages = replace(languages, growth=_growth(examples.sizes()))
     splits = {"train": examples, "val": languages.examples(held_out)}
     task = TranslateTask(options, languages, splits, held_out.targets, device)
-    task.notes, task.sha256 = notes, [fingerprint(part.sources, part.targets) for part in (train, held_out)]
+    learnt = tokenizers.notes(languages.source.tokenizer, languages.target.tokenizer)
+    task.notes, task.sha256 = notes + learnt, [fingerprint(part.sources, part.targets) for part in (train, held_out)]
     task.start = start.network.state_dict() if start is not None else None
     return task
 
