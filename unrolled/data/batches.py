@@ -202,6 +202,12 @@ class BucketStream(Iterator[ExampleBatch]):
         """Of the present pass; where tokens limit them, passes may differ a little."""
         return len(self._plan.edges)
 
+    def largest(self) -> tuple[int, ...]:
+        """Timesteps times rows of a batch, at most: of inputs and, where there are such, of target sequences."""
+        rows, longest = min(self.limit.rows, len(self.examples)), self.examples.sizes().max(0).tolist()
+        most = self.limit.tokens
+        return tuple(rows * length if most is None else min(rows * length, max(most, length)) for length in longest)
+
     def __next__(self) -> ExampleBatch:
         if self._batch == len(self._plan.edges):
             self._pass, self._batch = self._pass + 1, 0

@@ -67,6 +67,10 @@ class LaneStream(Iterator[Batch]):
         documents = np.diff(np.append(self._documents, self._end[-1]))
         return min(lane, int(documents.max()))
 
+    def largest(self) -> tuple[int]:
+        """Timesteps times rows of a batch, padding included."""
+        return (self.longest * self.lanes,)
+
     def __next__(self) -> Batch:
         at = self._at
         if (at >= self._end).all():

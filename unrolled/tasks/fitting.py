@@ -11,7 +11,7 @@ import torch
 from unrolled.errors import InputError
 from unrolled.tasks.kinds import KINDS, Kind, PreparedTask
 from unrolled.tasks.models import load
-from unrolled.training import checkpoint, model_file
+from unrolled.training import checkpoint, memory, model_file
 from unrolled.training.loop import Result, Trainer
 from unrolled.training.observer import Observer
 from unrolled.training.options import TrainingOptions
@@ -146,6 +146,7 @@ def _kind(options: TrainingOptions) -> Kind:
 
 def _trainer(task: PreparedTask, clock: Clock, observer: Observer) -> Trainer:
     """A trainer that is ready to begin; it has no run folder yet."""
+    memory.check(task)
     trainer = Trainer(
         task,
         task.options,

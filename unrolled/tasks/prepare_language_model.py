@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from unrolled.data.sources import TextSource
 from unrolled.data.tokenizers import Tokenizer
 from unrolled.errors import InputError
 from unrolled.tasks import recipe
-from unrolled.tasks.language_model import ARCHITECTURE, DEFAULT_SECONDS, LanguageModelTask, check_memory, resolve
+from unrolled.tasks.language_model import ARCHITECTURE, DEFAULT_SECONDS, LanguageModelTask, resolve
 from unrolled.tasks.models import LanguageModel
 from unrolled.tasks.options import LanguageModelOptions
 from unrolled.training.schedule import RESERVE, Clock
@@ -53,7 +52,6 @@ def prepare_language_model(
     task = LanguageModelTask(resolve(options), prepared.tokenizer, prepared.splits, device)
     task.notes, task.sha256 = prepared.notes, [scan.sha256 for scan in prepared.scans]
     task.start = start.network.state_dict() if start is not None else None
-    _check_full(task)
     return task
 
 
@@ -112,23 +110,6 @@ def tokens_of(tokenizer: Tokenizer, paths: Paths, split: str | None, val_fractio
     if tokens.predictions < 1:
         raise InputError(f"{source.name} is too short to measure: give at least 2 characters")
     return tokens
-
-
-def _check_full(task: LanguageModelTask) -> None:
-    if task.options.bptt_steps is not None:
-        return
-    stream = task.batches("train")
-    available = _free_memory() if task.device.type == "cpu" else torch.cuda.mem_get_info(task.device)[0]
-    check_memory(task.options, task.tokenizer.size, stream.longest, stream.lanes, available)
-
-
-def _free_memory() -> int:
-    """Bytes that can be had without swapping."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:  # not Linux: half of the whole is a cautious guess
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    return int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) * 1024
 
 
 def _architecture_of(start: Any, options: LanguageModelOptions) -> LanguageModelOptions:
