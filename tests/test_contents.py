@@ -241,11 +241,12 @@ def test_a_changed_digit_in_run_json_is_found(stopped: Path) -> None:
 def test_a_log_that_cannot_be_read_or_written_never_stops_a_training(stopped: Path) -> None:
     log = stopped / "metrics.jsonl"
     good = log.read_bytes().splitlines(keepends=True)
-    log.write_bytes(b'{"val_loss": 1}\n' + good[0] + b'\xff\xfe\0\n{"step": 2, "tr\n[3]\n{"step": "x"}\n{"step": 99}\n{"st')
+    bad = b'\xff\xfe\0\n{"step": 2, "tr\n[3]\n{"step": "x"}\n{"step": 99}\n{"st'
+    log.write_bytes(b'{"val_loss": 1}\n' + good[0] + bad)
     observer = Stop(4)
     resume(stopped, observer=observer)
     assert log.read_bytes() == good[0]
-    assert any("metrics.jsonl had lines that are no reports, which were left out: 1, 3, 4, 5, 6" in n for n in observer.notes)
+    assert any("had lines that are no reports, which were left out: 1, 3, 4, 5, 6" in note for note in observer.notes)
     log.unlink()
     log.mkdir()
     observer = Stop()

@@ -107,7 +107,7 @@ def test_pictures_that_are_read_are_not_drawn_over(tmp_path: Path, quick_cli: Cl
     data = captioned(tmp_path / "data", 2)
     options = ImageCaptionerOptions(steps=1, hidden=4, size=8, channels="2", min_count=1)
     fit([data], options=options, out=tmp_path / "run")
-    picture = sorted(data.rglob("*.png"))[0]
+    picture = min(data.rglob("*.png"))
     (tmp_path / "same.png").hardlink_to(picture)
     before = kept(data)
     for arguments in (

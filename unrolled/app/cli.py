@@ -161,6 +161,10 @@ def evaluate(
     return 0
 
 
+SHOWN = 40
+"""Classes up to which a page shows who is taken for whom."""
+
+
 def _measured(metrics: dict[str, Any]) -> list[str]:
     """Figures, then what is known of each class and who is taken for whom."""
     lines = [f"{name:20} {value:.4f}" for name, value in metrics.items() if isinstance(value, float)]
@@ -173,6 +177,8 @@ def _measured(metrics: dict[str, Any]) -> list[str]:
             f"{r['label']:{width}}  {r['precision']:9.4f}  {r['recall']:6.4f}  {r['f1']:6.4f}  {r['count']:6,}"
             for r in metrics["report"]
         ]
+        if len(names) > SHOWN:
+            return [*lines, "", f"who is taken for whom, of {len(names):,} classes, is too wide for a page: see --json"]
         lines += [
             "",
             "confusion (rows: the truth, columns: predicted)",

@@ -16,6 +16,8 @@ from unrolled.tasks.options import SearchOptions
 
 GROUP = 1024
 """Lines of a file that are predicted together, those of similar length side by side."""
+KEPT = 1 << 20
+"""Probabilities that are kept at a time."""
 LINES: dict[str, Callable[[str, Any], str]] = {
     "classify-text": lambda text, found: f"{found.label}\t{found.probability:.4f}\t{text}",
     "translate": lambda text, found: " ".join(found.text.splitlines()),
@@ -101,7 +103,9 @@ def _predict_texts(
     else:
         how = {}
     rows: list[dict[str, Any]] = []
-    for texts in _texts(inputs, encoding):
+    # of each text the probabilities of all labels are kept
+    group = max(1, min(GROUP, KEPT // max(1, len(getattr(loaded, "labels", ())))))
+    for texts in _texts(inputs, encoding, group):
         for text, found in zip(texts, loaded.predict(texts, **how), strict=True):
             if json:
                 rows.append({"text" if loaded.task == "classify-text" else "source": text, **found._asdict()})
@@ -113,7 +117,7 @@ def _predict_texts(
     return 0
 
 
-def _texts(inputs: tuple[str, ...], encoding: str) -> Iterator[list[str]]:
+def _texts(inputs: tuple[str, ...], encoding: str, size: int) -> Iterator[list[str]]:
     """In groups: many lines of a file together, those of standard input each as it comes."""
     for given in inputs or ("-",):
         if given == "-":
@@ -121,7 +125,7 @@ def _texts(inputs: tuple[str, ...], encoding: str) -> Iterator[list[str]]:
         elif _is_file(given):
             with open(given, encoding=encoding, newline="\n") as file:
                 lines = _lines(file, given)
-                while group := list(itertools.islice(lines, GROUP)):
+                while group := list(itertools.islice(lines, size)):
                     yield group
         else:
             yield [given]

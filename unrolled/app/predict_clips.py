@@ -29,8 +29,8 @@ def predict_clips(
         pictures.check(picture)
         if len(inputs) != 1 or inputs[0] == "-":
             raise InputError("--picture draws one clip: name one")
-        clip = Path(inputs[0])
-        files.check_apart(picture, clip.iterdir() if clip.is_dir() else [clip])
+        read = Path(inputs[0])
+        files.check_apart(picture, read.iterdir() if read.is_dir() else [read])
     rows: list[dict[str, Any]] = []
     for clip in _clips(inputs):
         (found,) = model.predict([clip], **how)

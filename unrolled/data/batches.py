@@ -5,7 +5,7 @@ and shuffles those (as fairseq and JoeyNMT do). An example is in exactly one bat
 pass to pass, and pass X"""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -162,6 +162,10 @@ class Limit:
 
     rows: int
     tokens: int | None = None
+
+    def shared(self, copies: int) -> "Limit":
+        """The same for batches whose rows become `copies` rows each: at most as many rows as ten copies make."""
+        return replace(self, rows=max(1, min(self.rows, 10 * self.rows // copies)))
 
     def cut(self, longest: np.ndarray) -> np.ndarray:
         """Where batches begin, in examples of these lengths (N,), which are about sorted; and N at the end."""

@@ -17,6 +17,7 @@ A frame that no segment covers has the label `none`, and so has one in a segment
 not overlap. A path may be a file or a folder of pictures; where it may lie, `media_files.py` says.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -25,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from unrolled.data.examples import Places, check_paths, picked
-from unrolled.data.labelled import LABEL, Classes
+from unrolled.data.labelled import LABEL, MANY, Classes
 from unrolled.data.media_files import (
     PATH,
     BadFiles,
@@ -115,6 +116,13 @@ class Segmented:
         if len(found) < 2:
             raise InputError(
                 f"all frames of {self.places.name} have the label {min(found)!r}: give at least two labels"
+            )
+        named = [label for clip in self.segments for _, _, label in clip]
+        once = sum(count == 1 for count in Counter(named).values())
+        if len(named) >= MANY and 2 * once > len(named):
+            raise InputError(
+                f"{self.places.name} has {len(set(named)):,} labels for {len(named):,} segments: that looks like a "
+                "number or a name of each, and not like classes; give labels that repeat"
             )
         return Classes(sorted(found))
 

@@ -1,9 +1,9 @@
-"""Whether what a JSON file says has the types that its reader needs: a checksum proves who wrote it, not what it means."""
+"""Whether what a JSON file says has the types that its reader needs: a checksum does not prove that it makes sense."""
 
 import dataclasses
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal, Union
 
 from unrolled.errors import InputError
@@ -42,7 +42,7 @@ def _wrong(value: Any, expected: Any, place: str, optional: frozenset[str]) -> I
         if not isinstance(value, origin):
             yield place, value, expected
             return
-        parts = value.items() if origin is dict else enumerate(value)
+        parts: Iterable[tuple[Any, Any]] = value.items() if isinstance(value, dict) else enumerate(value)
         for key, part in parts:
             yield from _wrong(part, inner[-1], f"{place}.{key}" if place else str(key), optional)
     elif typing.is_typeddict(expected) or dataclasses.is_dataclass(expected):

@@ -113,6 +113,7 @@ class LaneStream(Iterator[Batch]):
         check(cursor["at"], list[int], "the place in the text")
         check(cursor["carry"], list[bool], "the place in the text")
         at, carry = np.array(cursor["at"], dtype=np.int64), np.array(cursor["carry"], dtype=bool)
-        if at.shape != self._first.shape or carry.shape != at.shape or (at < self._first).any() or (at > self._end).any():
+        fits = at.shape == carry.shape == self._first.shape
+        if not fits or (at < self._first).any() or (at > self._end).any():
             raise ValueError("the place in the text is none of this text")
         self._at, self._carry = at, carry

@@ -263,7 +263,8 @@ def from_json(description: dict[str, Any]) -> Tokenizer:
     if kind == "word":
         return WordTokenizer(description["words"], description["unknown_lengths"], description["lower"])
     if kind == "bpe":
-        return BpeTokenizer(description["tokens"], description["merges"], description["trained"], description.get("longest"))
+        longest = description.get("longest")  # tokenisers of version 0.1.0 have none
+        return BpeTokenizer(description["tokens"], description["merges"], description["trained"], longest)
     raise InputError(f"unknown tokeniser {kind!r}: this model needs a newer unrolled")
 
 

@@ -19,7 +19,7 @@ from unrolled.data.labelled import Classes
 from unrolled.errors import InputError
 from unrolled.metrics import classification, segments
 from unrolled.tasks.clip_labels import ClipModel, several
-from unrolled.tasks.label_frames import FrameLabelerTask, Network, measure, predict
+from unrolled.tasks.label_frames import FrameLabelerTask, Network, measure, outcomes
 from unrolled.tasks.media_options import FrameLabelerOptions
 from unrolled.tasks.prepare_label_frames import numbers_of
 from unrolled.tasks.video import AT_ONCE, part_asked
@@ -134,11 +134,9 @@ class FrameLabeler(ClipModel):
             read = read.take(part_asked(split, read, self.options))
         frames = self.shape.read(read.paths).frames
         true = numbers_of(read, frames, Classes(self.labels), self.shape.stride)
-        _, found = predict(self.network, Examples(frames, Sequences.pack(true, len(self.labels))), self.device)
-        best = np.concatenate([p.argmax(-1) for p in found])
-        counts = classification.confusion(np.concatenate(true), best, len(self.labels))
+        _, found = outcomes(self.network, Examples(frames, Sequences.pack(true, len(self.labels))), self.device)
+        best = np.concatenate([clip.predicted for clip in found])
         return {
             **measure(true, found, self.labels),
-            "report": classification.report(counts, self.labels),
-            "confusion": counts.tolist(),
+            **classification.details(np.concatenate(true), best, self.labels),
         }

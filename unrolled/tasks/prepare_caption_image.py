@@ -17,6 +17,7 @@ from unrolled.tasks.caption_image import Eye, ImageCaptionTask, encoder_of, exam
 from unrolled.tasks.captioning import Words
 from unrolled.tasks.image_captioner import ImageCaptioner
 from unrolled.tasks.media_options import ImageCaptionerOptions
+from unrolled.training.memory import refuse_above
 from unrolled.training.schedule import Clock
 
 PathLike = str | os.PathLike[str]
@@ -83,6 +84,10 @@ def prepare_image_captioner(
 
 def _eye(options: ImageCaptionerOptions, start: Any, vocabulary: dict[str, Any] | None) -> Eye:
     if options.backbone is None:
+        with torch.device("meta"):
+            planned = encoder_of(options)
+        weights = sum(tensor.nbytes for tensor in planned.parameters())
+        refuse_above(weights, torch.device("cpu"), f"--channels {options.channels}", "give fewer")
         return encoder_of(options)
     if start is not None:
         return start.network.eye

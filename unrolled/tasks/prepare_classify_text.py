@@ -12,7 +12,7 @@ from torch import Tensor
 from unrolled.data import tokenizers
 from unrolled.data.batches import Examples, Sequences
 from unrolled.data.examples import fingerprint, train_and_val
-from unrolled.data.labelled import Classes, Labelled, read_labelled
+from unrolled.data.labelled import Classes, Labelled, read_labelled, told_apart
 from unrolled.data.tokenizers import Tokenizer
 from unrolled.errors import InputError
 from unrolled.tasks.classify_text import DEVIATION, LONGEST, TextClassifierTask, encode_all, plain, resolve
@@ -45,7 +45,7 @@ def prepare_text_classifier(
         val,
         fraction=options.val_fraction,
         seed=options.seed,
-        strata=lambda found: found.labels,
+        strata=told_apart,
     )
     options = resolve(options)
     classes = Classes(vocabulary["labels"]) if vocabulary else Classes.of(train)

@@ -9,7 +9,7 @@ import torch
 from unrolled.data.batches import Examples
 from unrolled.data.clips import read_clips
 from unrolled.data.examples import train_and_val
-from unrolled.data.labelled import Classes
+from unrolled.data.labelled import Classes, told_apart
 from unrolled.errors import InputError
 from unrolled.tasks.classify_video import VideoClassifierTask, resolve
 from unrolled.tasks.media_options import VideoClassifierOptions
@@ -38,7 +38,7 @@ def prepare_video_classifier(
         val,
         fraction=options.val_fraction,
         seed=options.seed,
-        strata=lambda found: found.labels,
+        strata=lambda found: told_apart(found, "clips"),
         groups=lambda found: found.groups,
         val_groups=groups_of(options),
     )

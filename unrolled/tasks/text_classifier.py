@@ -15,7 +15,8 @@ from unrolled.data.labelled import Classes, named, read_labelled
 from unrolled.data.tokenizers import Tokenizer
 from unrolled.errors import InputError
 from unrolled.metrics import classification
-from unrolled.tasks.classify_text import Network, TextClassifierTask, encode_all, measure, predict
+from unrolled.tasks.classified import outcomes, predict
+from unrolled.tasks.classify_text import Network, TextClassifierTask, encode_all, measure
 from unrolled.tasks.options import TextClassifierOptions
 from unrolled.tasks.public_model import PublicModel, built
 
@@ -65,7 +66,7 @@ class TextClassifier(PublicModel):
             raise InputError("predict takes a list of texts: put the text into brackets")
         if not texts:
             return []
-        _, found = predict(self.network, self._examples(texts, np.zeros(len(texts), dtype=np.int64)), self.device)
+        found = predict(self.network, self._examples(texts, np.zeros(len(texts), dtype=np.int64)), self.device)
         return [
             Prediction(self.labels[row.argmax()], float(row.max()), dict(zip(self.labels, row.tolist(), strict=True)))
             for row in found
@@ -88,12 +89,10 @@ class TextClassifier(PublicModel):
         if split is not None:
             read = read.take(rows_of(split, read.splits, read.places, "text"))
         targets = Classes(self.labels).numbers(read)
-        _, found = predict(self.network, self._examples(read.texts, targets), self.device)
-        counts = classification.confusion(targets, found.argmax(-1), len(self.labels))
+        _, found = outcomes(self.network, self._examples(read.texts, targets), self.device)
         return {
-            **measure(targets, found),
-            "report": classification.report(counts, self.labels),
-            "confusion": counts.tolist(),
+            **measure(targets, found, len(self.labels)),
+            **classification.details(targets, found.predicted, self.labels),
         }
 
     def _examples(self, texts: Sequence[str], targets: np.ndarray) -> Examples:

@@ -11,7 +11,8 @@ from unrolled.data.clips import read_clips
 from unrolled.data.frames import Frames
 from unrolled.data.labelled import Classes
 from unrolled.metrics import classification
-from unrolled.tasks.classify_video import Network, VideoClassifierTask, measure, predict
+from unrolled.tasks.classified import outcomes, predict
+from unrolled.tasks.classify_video import Network, VideoClassifierTask, measure
 from unrolled.tasks.clip_labels import ClipModel, several
 from unrolled.tasks.media_options import VideoClassifierOptions
 from unrolled.tasks.text_classifier import Prediction
@@ -32,7 +33,7 @@ class VideoClassifier(ClipModel):
         if not paths:
             return []
         frames = Frames.pack([self.shape.decode(path) for path in paths])
-        _, found = predict(self.network, Examples(frames, np.zeros(len(paths), dtype=np.int64)), self.device)
+        found = predict(self.network, Examples(frames, np.zeros(len(paths), dtype=np.int64)), self.device)
         return [
             Prediction(self.labels[row.argmax()], float(row.max()), dict(zip(self.labels, row.tolist(), strict=True)))
             for row in found
@@ -48,10 +49,8 @@ class VideoClassifier(ClipModel):
         if split is not None:
             read = read.take(part_asked(split, read, self.options))
         targets = Classes(self.labels).numbers(read)
-        _, found = predict(self.network, Examples(self.shape.read(read.paths).frames, targets), self.device)
-        counts = classification.confusion(targets, found.argmax(-1), len(self.labels))
+        _, found = outcomes(self.network, Examples(self.shape.read(read.paths).frames, targets), self.device)
         return {
-            **measure(targets, found),
-            "report": classification.report(counts, self.labels),
-            "confusion": counts.tolist(),
+            **measure(targets, found, len(self.labels)),
+            **classification.details(targets, found.predicted, self.labels),
         }

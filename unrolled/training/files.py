@@ -61,7 +61,9 @@ def described(text: str | bytes, path: Path) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged (its description is no JSON): take it from a copy or train again") from error
+        raise InputError(
+            f"{path} is damaged (its description is no JSON): take it from a copy or train again"
+        ) from error
     number = found.get("format") if isinstance(found, dict) else None
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise InputError(f"{path} says nothing of its format: it was not written by unrolled, or is damaged")

@@ -77,9 +77,9 @@ def check(task: Any) -> None:
     shown = f"{value:,}" if isinstance(value, int) else str(value)
     instead = "give it a number such as 64" if value == "full" else "lower it"
     raise InputError(
-        f"--{name} is {shown}: such a training needs about {_gib(sum(need))} of memory ({_gib(need.weights)} for weights "
-        f"with gradient and moments, {_gib(need.batch)} for a batch), and {_gib(available)} are free on {task.device}: "
-        + instead
+        f"--{name} is {shown}: such a training needs about {_gib(sum(need))} of memory ({_gib(need.weights)} for "
+        f"weights with gradient and moments, {_gib(need.batch)} for a batch), and {_gib(available)} are free on "
+        f"{task.device}: {instead}"
     )
 
 

@@ -67,7 +67,9 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         check(description, Description, "its description")
     except InputError as error:
-        raise InputError(f"{path} is no model that unrolled wrote ({error}): take it from a copy or train again") from error
+        raise InputError(
+            f"{path} is no model that unrolled wrote ({error}): take it from a copy or train again"
+        ) from error
     if sha256(tensors) != description["sha256"]:
         raise InputError(f"{path} is damaged (its tensors fail their checksum): take it from a copy or train again")
     return tensors, description

@@ -11,7 +11,8 @@ ADDED: frozenset[str] = frozenset()
 """Options that came after version 0.1.0: files without them have the default."""
 MOST = {
     **dict.fromkeys(("hidden", "embedding", "features"), 1 << 24),
-    **{"vocabulary": 1_000_000, "layers": 1000, "threads": 1024, "size": 4096, "batch": 1 << 40, "steps": 1 << 60, "eval_every": 1 << 60},
+    **dict.fromkeys(("batch", "steps", "eval_every"), 1 << 40),
+    **{"vocabulary": 1_000_000, "layers": 1000, "threads": 1024, "size": 4096},
 }
 """Above these nothing can be meant, and what comes before the memory is known would take for ever, or crash."""
 

@@ -75,9 +75,7 @@ class Run:
             )
 
     @classmethod
-    def create(
-        cls, folder: Path, config: dict[str, Any], overwrite: bool = False, keep: Sequence[Path] = ()
-    ) -> "Run":
+    def create(cls, folder: Path, config: dict[str, Any], overwrite: bool = False, keep: Sequence[Path] = ()) -> "Run":
         cls.check(folder, overwrite, keep)
         try:
             if folder.exists():
