@@ -12,6 +12,9 @@ from unrolled.data.splits import divide, part_of
 from unrolled.data.tables import Table
 from unrolled.errors import InputError
 
+CONTENT = "content:"
+"""How a fingerprint begins that is made of the contents of the files that a table names."""
+
 
 @dataclass(frozen=True)
 class Places:

@@ -22,6 +22,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from unrolled.data import decoders
 from unrolled.errors import InputError
 
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
@@ -168,8 +169,12 @@ class Backbone(nn.Module):
         patches = (pixels.shape[-2] // patch) * (pixels.shape[-1] // patch)
         return tokens - patches if tokens > patches else 0
 
+    def versions(self) -> str:
+        """Of the libraries that `pixels` and `compute` depend on."""
+        return decoders.of_networks()
+
     def recipe(self, grid: bool) -> str:
-        """All that `compute` depends on."""
+        """All else that they depend on."""
         return json.dumps({"backbone": self.sha256(), "of": "regions" if grid else "picture"})
 
     def compute(self, pixels: Tensor, *, grid: bool) -> list[np.ndarray]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from unrolled.data.examples import CONTENT
 from unrolled.errors import InputError
 from unrolled.tasks.kinds import KINDS, Kind, PreparedTask
 from unrolled.tasks.models import load
@@ -62,6 +63,7 @@ def fit(
         "data": [str(Path(p).resolve()) for p in paths],
         "val": None if held_out is None else [str(Path(p).resolve()) for p in held_out],
         "sha256": task.sha256,
+        "decoders": task.decoders,
         **task.describe(),
     }
     trainer = _trainer(task, clock, observer)
@@ -96,12 +98,30 @@ def resume(folder: Path, *, clock: Clock | None = None, observer: Observer | Non
         clock=clock,
         vocabulary=config["vocabulary"],
     )
-    if task.sha256 != config["sha256"]:
-        raise InputError(f"the text of {folder} has changed since its training began: put it back, or train again")
+    if not _same_data(task, config["sha256"]):
+        raise InputError(f"the data of {folder} has changed since its training began: put it back, or train again")
+    for note in _other_decoders(task.decoders, config.get("decoders", task.decoders)):
+        observer.report({"note": note})
     trainer = _trainer(task, clock, observer)
     trainer.run = run
     trainer.restore(tensors, description)
     return _fitted(trainer, task)
+
+
+def _same_data(task: PreparedTask, stored: list[str]) -> bool:
+    """Whether these are the data that the training began with."""
+    if task.old_sha256 is None or any(one.startswith(CONTENT) for one in stored):
+        return task.sha256 == stored
+    return task.old_sha256() == stored
+
+
+def _other_decoders(now: str, then: str) -> list[str]:
+    """What people should know where other versions read the data than when the training began."""
+    new, old = now.split(", "), then.split(", ")
+    if new == old:
+        return []
+    listed = (", ".join(part for part in some if part not in others) for some, others in ((new, old), (old, new)))
+    return ["read by {}, and when the training began by {}: the frames may differ a little".format(*listed)]
 
 
 def _paths(val: PathLike | Sequence[PathLike] | None) -> Sequence[PathLike] | None:
