@@ -1,4 +1,4 @@
-"""That progress of reading many files is shown by the real commands: on standard error, and only where files are read."""
+"""The real commands show how many files have been read: on standard error, and only where files are read."""
 
 import io
 import re
