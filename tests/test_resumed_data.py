@@ -164,3 +164,22 @@ def test_a_resumed_training_says_that_other_versions_read_its_data(
     assert fitting.resume(run, observer=listener).result.finished
     (note,) = (line["note"] for line in listener.lines if "read by" in line.get("note", ""))
     assert "read by PyAV 99.1 (" in note and "when the training began by PyAV 1" in note and "Pillow" not in note
+
+
+def test_a_run_from_before_groups_were_known_by_names_keeps_its_division(tmp_path: Path) -> None:
+    """UCF101's names say groups since then, which divides the clips anew: the old run goes on with the old division."""
+    for n, clip in enumerate(sorted(write_ways(tmp_path / "ways", 12).glob("*/*.mkv"))):
+        name = f"{clip.parent.name}/v_{clip.parent.name}_g0{n % 3}_c0{n}.mkv"
+        (tmp_path / "data" / clip.parent.name).mkdir(parents=True, exist_ok=True)
+        clip.rename(tmp_path / "data" / name)
+    options = VideoClassifierOptions(**SMALL)
+    config = {}
+    for rules in (1, 2):
+        with fitting._rules(rules):
+            fitting.fit([tmp_path / "data"], options=options, out=tmp_path / f"run-{rules}", observer=Listener(2))
+        config[rules] = json.loads((tmp_path / f"run-{rules}" / "run.json").read_text())
+    assert config[1]["sha256"] != config[2]["sha256"] and config[2]["rules"] == 2
+    del config[1]["rules"]
+    (tmp_path / "run-1" / "run.json").write_text(json.dumps(config[1]))
+    for rules in (1, 2):
+        assert fitting.resume(tmp_path / f"run-{rules}").result.finished

@@ -1,14 +1,15 @@
 """From files and options to a trained model, whatever the task: make the run folder, train, resume."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from unrolled.data.examples import CONTENT
+from unrolled.data.examples import CONTENT, RULES
 from unrolled.errors import InputError
 from unrolled.tasks.kinds import KINDS, Kind, PreparedTask
 from unrolled.tasks.models import load
@@ -64,6 +65,7 @@ def fit(
         "val": None if held_out is None else [str(Path(p).resolve()) for p in held_out],
         "sha256": task.sha256,
         "decoders": task.decoders,
+        "rules": RULES.get(),
         **task.describe(),
     }
     trainer = _trainer(task, clock, observer)
@@ -90,14 +92,15 @@ def resume(folder: Path, *, clock: Clock | None = None, observer: Observer | Non
     kind = KINDS[config["task"]]
     options = kind.options(**{**config["options"], "engine": description["engine"]})
     torch.set_num_threads(description["threads"])
-    task = kind.prepare(
-        config["data"],
-        options,
-        val=_paths(config["val"]),
-        device=pick_device(description["device"]),
-        clock=clock,
-        vocabulary=config["vocabulary"],
-    )
+    with _rules(config.get("rules", 1)):
+        task = kind.prepare(
+            config["data"],
+            options,
+            val=_paths(config["val"]),
+            device=pick_device(description["device"]),
+            clock=clock,
+            vocabulary=config["vocabulary"],
+        )
     if not _same_data(task, config["sha256"]):
         raise InputError(f"the data of {folder} has changed since its training began: put it back, or train again")
     for note in _other_decoders(task.decoders, config.get("decoders", task.decoders)):
@@ -106,6 +109,15 @@ def resume(folder: Path, *, clock: Clock | None = None, observer: Observer | Non
     trainer.run = run
     trainer.restore(tensors, description)
     return _fitted(trainer, task)
+
+
+@contextmanager
+def _rules(number: int) -> Iterator[None]:
+    before = RULES.set(number)
+    try:
+        yield
+    finally:
+        RULES.reset(before)
 
 
 def _same_data(task: PreparedTask, stored: list[str]) -> bool:
