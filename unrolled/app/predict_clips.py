@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unrolled.app.output import print_json
+from unrolled.app.output import print_json, told
 from unrolled.errors import InputError
 
 TASKS = ("caption-video", "classify-video", "label-frames")
@@ -29,7 +29,7 @@ def predict_clips(
         if len(inputs) != 1 or inputs[0] == "-":
             raise InputError("--picture draws one clip: name one")
     rows: list[dict[str, Any]] = []
-    for clip in _clips(inputs):
+    for (clip,) in told(([clip] for clip in _clips(inputs)), inputs, json):
         (found,) = model.predict([clip], **how)
         if json:
             rows.append({"clip": clip, **_described(found)})

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unrolled.app.output import print_json
+from unrolled.app.output import print_json, told
 from unrolled.errors import InputError
 
 TASKS = ("caption-image",)
@@ -21,7 +21,7 @@ def predict_pictures(
     if out is not None:
         return _drawn(name, model, inputs, how, out, json)
     rows: list[dict[str, Any]] = []
-    for paths in _paths(inputs):
+    for paths in told(_paths(inputs), inputs, json):
         for path, found in zip(paths, model.predict(paths, aligned=json, **how), strict=True):
             if json:
                 rows.append({"picture": str(path), **found._asdict()})

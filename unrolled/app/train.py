@@ -140,7 +140,7 @@ def train_caption_image(
     ----------
     files
         A folder of pictures with their captions (captions.csv with image, caption and where wanted split;
-        metadata.jsonl; or a *.token.txt), or that file; the pictures lie beside it or in images/.
+        metadata.jsonl; a *.token.txt; COCO's annotations/), or that file; the pictures lie beside it or in images/.
     val
         Captioned pictures to validate on, in the same form, instead of a part of the training pictures.
     """

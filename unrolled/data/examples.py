@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
@@ -11,6 +12,12 @@ import numpy as np
 from unrolled.data.splits import divide, part_of
 from unrolled.data.tables import Table
 from unrolled.errors import InputError
+
+RULES = ContextVar("RULES", default=2)
+"""By which rules the data of a training are divided. 1: those of commit 5096622 and before, which knew neither groups
+nor COCO's parts from the names of files; runs that began so are resumed so."""
+CONTENT = "content:"
+"""How a fingerprint begins that is made of the contents of the files that a table names."""
 
 
 @dataclass(frozen=True)

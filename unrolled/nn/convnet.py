@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unrolled.data import decoders
 from unrolled.data.pictures import scaled
 from unrolled.nn.dropout import dropout
 
@@ -153,8 +154,12 @@ class PictureEncoder(nn.Module):
         """What does not change while the network learns, of each picture: the picture, (1, side, side, 3)."""
         return list(pixels[:, None].cpu().numpy())
 
+    def versions(self) -> str:
+        """Of the libraries that `pixels` depends on."""
+        return decoders.of_pictures()
+
     def recipe(self, grid: bool) -> str:
-        """All that `compute` depends on."""
+        """All else that it depends on."""
         return json.dumps({"squares": self.side})
 
     def place(self, height: int, width: int) -> tuple[float, float, float, float]:

@@ -90,6 +90,7 @@ def features_of(eye: Eye, paths: Sequence[Path], image: str, bad_files: BadFiles
         paths,
         eye.recipe(grid),
         lambda path: eye.pixels([read_picture(path)])[0].cpu().numpy(),
+        versions=eye.versions(),
         finish=lambda pixels: eye.compute(torch.from_numpy(np.stack(pixels)).to(device_of(eye)), grid=grid),
         at_once=BATCH,
         bad_files=bad_files,

@@ -5,7 +5,7 @@ loss, and all of them are the references of what the network writes by itself.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -203,6 +203,8 @@ class CaptionTask(ABC):
         self.held, self.references = inputs_alone(held), references
         self.notes: list[str] = []
         self.sha256: list[str] = []
+        self.old_sha256: Callable[[], list[str]] | None = None
+        self.decoders = ""
         self.start: dict[str, Tensor] | None = None
 
     @abstractmethod

@@ -3,7 +3,7 @@
 `Network` is the module, `TextClassifierTask` what the training loop sees of it, `text_classifier.py` what users hold.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +126,8 @@ class TextClassifierTask:
         self.monitor = ("f1" if options.balance else "accuracy", "max")
         self.notes: list[str] = []
         self.sha256: list[str] = []
+        self.old_sha256: Callable[[], list[str]] | None = None
+        self.decoders = ""
         self.start: dict[str, Tensor] | None = None
 
     def model(self) -> Network:

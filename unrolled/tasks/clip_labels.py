@@ -3,7 +3,7 @@ them, and what users hold."""
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
@@ -38,6 +38,8 @@ class ClipTask(ABC):
         self.device = device
         self.notes: list[str] = []
         self.sha256: list[str] = []
+        self.old_sha256: Callable[[], list[str]] | None = None
+        self.decoders = ""
         self.start: dict[str, Tensor] | None = None
 
     def model(self) -> Any:

@@ -1,13 +1,15 @@
 """From files and options to a trained model, whatever the task: make the run folder, train, resume."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from unrolled.data.examples import CONTENT, RULES
 from unrolled.errors import InputError
 from unrolled.tasks.kinds import KINDS, Kind, PreparedTask
 from unrolled.tasks.models import load
@@ -62,6 +64,8 @@ def fit(
         "data": [str(Path(p).resolve()) for p in paths],
         "val": None if held_out is None else [str(Path(p).resolve()) for p in held_out],
         "sha256": task.sha256,
+        "decoders": task.decoders,
+        "rules": RULES.get(),
         **task.describe(),
     }
     trainer = _trainer(task, clock, observer)
@@ -88,20 +92,48 @@ def resume(folder: Path, *, clock: Clock | None = None, observer: Observer | Non
     kind = KINDS[config["task"]]
     options = kind.options(**{**config["options"], "engine": description["engine"]})
     torch.set_num_threads(description["threads"])
-    task = kind.prepare(
-        config["data"],
-        options,
-        val=_paths(config["val"]),
-        device=pick_device(description["device"]),
-        clock=clock,
-        vocabulary=config["vocabulary"],
-    )
-    if task.sha256 != config["sha256"]:
-        raise InputError(f"the text of {folder} has changed since its training began: put it back, or train again")
+    with _rules(config.get("rules", 1)):
+        task = kind.prepare(
+            config["data"],
+            options,
+            val=_paths(config["val"]),
+            device=pick_device(description["device"]),
+            clock=clock,
+            vocabulary=config["vocabulary"],
+        )
+    if not _same_data(task, config["sha256"]):
+        raise InputError(f"the data of {folder} has changed since its training began: put it back, or train again")
+    for note in _other_decoders(task.decoders, config.get("decoders", task.decoders)):
+        observer.report({"note": note})
     trainer = _trainer(task, clock, observer)
     trainer.run = run
     trainer.restore(tensors, description)
     return _fitted(trainer, task)
+
+
+@contextmanager
+def _rules(number: int) -> Iterator[None]:
+    before = RULES.set(number)
+    try:
+        yield
+    finally:
+        RULES.reset(before)
+
+
+def _same_data(task: PreparedTask, stored: list[str]) -> bool:
+    """Whether these are the data that the training began with."""
+    if task.old_sha256 is None or any(one.startswith(CONTENT) for one in stored):
+        return task.sha256 == stored
+    return task.old_sha256() == stored
+
+
+def _other_decoders(now: str, then: str) -> list[str]:
+    """What people should know where other versions read the data than when the training began."""
+    new, old = now.split(", "), then.split(", ")
+    if new == old:
+        return []
+    listed = (", ".join(part for part in some if part not in others) for some, others in ((new, old), (old, new)))
+    return ["read by {}, and when the training began by {}: the frames may differ a little".format(*listed)]
 
 
 def _paths(val: PathLike | Sequence[PathLike] | None) -> Sequence[PathLike] | None:

@@ -34,6 +34,10 @@ class PreparedTask(Task, Protocol):
     """What to tell people before the training"""
     sha256: list[str]
     """Of the data"""
+    old_sha256: Callable[[], list[str]] | None
+    """The same as runs begun by commit 5096622 and before have it, where that was made in another way"""
+    decoders: str
+    """The versions of what decoded pictures and clips; "" where there are none"""
     start: dict[str, Tensor] | None
     """Weights to begin with"""
 

@@ -3,6 +3,7 @@
 `Network` is the module, `LanguageModelTask` what the training loop sees of it; what users hold is in `models.py`.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -129,6 +130,8 @@ class LanguageModelTask:
         self.unit = UNITS[options.tokens or "char"]
         self.notes: list[str] = []
         self.sha256: list[str] = []
+        self.old_sha256: Callable[[], list[str]] | None = None
+        self.decoders = ""
         self.start: dict[str, Tensor] | None = None
 
     def model(self) -> Network:

@@ -9,13 +9,14 @@ import torch
 
 from unrolled.data.captioned import Captioned, read_captions
 from unrolled.data.examples import fingerprint, train_and_val
-from unrolled.data.frames import Frames
+from unrolled.data.frame_cache import Kept
 from unrolled.errors import InputError
 from unrolled.nn.vision import Backbone
 from unrolled.tasks.caption_image import Eye, ImageCaptionTask, encoder_of, examples, features_of, resolve
 from unrolled.tasks.captioning import Words
 from unrolled.tasks.image_captioner import ImageCaptioner
 from unrolled.tasks.media_options import ImageCaptionerOptions
+from unrolled.tasks.video import begun_with
 from unrolled.training.schedule import Clock
 
 PathLike = str | os.PathLike[str]
@@ -59,8 +60,8 @@ def prepare_image_captioner(
         seed=options.seed,
         groups=lambda found: found.groups,
     )
-    train, inputs = _seen(train, eye, options, notes)
-    held, held_inputs = _seen(held, eye, options, notes)
+    (train, kept), (held, held_kept) = (_seen(part, eye, options, notes) for part in (train, held))
+    inputs, held_inputs = kept.frames, held_kept.frames
     if vocabulary:
         words = Words.from_json(vocabulary["words"])
     else:
@@ -72,10 +73,11 @@ def prepare_image_captioner(
     }
     task = ImageCaptionTask(options, words, eye, pairs, held_inputs, held.captions, device)
     task.notes = notes
-    task.sha256 = [
-        fingerprint([path.name for path in part.paths], ["\n".join(several) for several in part.captions])
-        for part in (train, held)
-    ]
+    begun_with(
+        task,
+        [(kept, train.captions), (held_kept, held.captions)],
+        old=lambda: [_old_fingerprint(part) for part in (train, held)],
+    )
     task.start = start.network.state_dict() if start is not None else None
     return task
 
@@ -91,11 +93,16 @@ def _eye(options: ImageCaptionerOptions, start: Any, vocabulary: dict[str, Any] 
     return backbone
 
 
-def _seen(part: Captioned, eye: Eye, options: ImageCaptionerOptions, notes: list[str]) -> tuple[Captioned, Frames]:
+def _seen(part: Captioned, eye: Eye, options: ImageCaptionerOptions, notes: list[str]) -> tuple[Captioned, Kept]:
     """The pictures that can be read, and what is known of them before a training."""
     kept = features_of(eye, part.paths, options.image, options.bad_files)
     notes += kept.notes
-    return part.take(kept.rows), kept.frames
+    return part.take(kept.rows), kept
+
+
+def _old_fingerprint(part: Captioned) -> str:
+    """For runs begun by commit 5096622 and before, which did not heed what the pictures show."""
+    return fingerprint([path.name for path in part.paths], ["\n".join(several) for several in part.captions])
 
 
 def _like(start: Any, options: ImageCaptionerOptions) -> ImageCaptionerOptions:

@@ -12,7 +12,7 @@ from unrolled.errors import InputError
 from unrolled.tasks.caption_video import VideoCaptionTask, described, resolve
 from unrolled.tasks.captioning import Words, with_all_captions
 from unrolled.tasks.media_options import VideoCaptionerOptions
-from unrolled.tasks.video import Shape, fingerprint_of, read_part
+from unrolled.tasks.video import Shape, begun_with, old_fingerprint, read_part
 from unrolled.training.schedule import Clock
 
 PathLike = str | os.PathLike[str]
@@ -45,13 +45,17 @@ def prepare_video_captioner(
     else:
         words = Words.learn([text for several in train.captions for text in several], options)
         shape = Shape.of(train.paths, options, options.frames)
-    train, inputs = read_part(train, shape, options, notes)
-    held, held_inputs = read_part(held, shape, options, notes)
+    (train, kept), (held, held_kept) = (read_part(part, shape, options, notes) for part in (train, held))
+    inputs, held_inputs = kept.frames, held_kept.frames
     pairs = {
         "train": with_all_captions(inputs, train.captions, words),
         "val": with_all_captions(held_inputs, held.captions, words),
     }
     task = VideoCaptionTask(options, words, shape, pairs, held_inputs, held.captions, device)
     task.notes = notes
-    task.sha256 = [fingerprint_of(inputs, train.captions), fingerprint_of(held_inputs, held.captions)]
+    begun_with(
+        task,
+        [(kept, train.captions), (held_kept, held.captions)],
+        old=lambda: [old_fingerprint(inputs, train.captions), old_fingerprint(held_inputs, held.captions)],
+    )
     return task

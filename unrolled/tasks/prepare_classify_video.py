@@ -13,7 +13,7 @@ from unrolled.data.labelled import Classes
 from unrolled.errors import InputError
 from unrolled.tasks.classify_video import VideoClassifierTask, resolve
 from unrolled.tasks.media_options import VideoClassifierOptions
-from unrolled.tasks.video import Shape, fingerprint_of, groups_of, read_part
+from unrolled.tasks.video import Shape, begun_with, groups_of, old_fingerprint, read_part
 from unrolled.training.schedule import Clock
 
 PathLike = str | os.PathLike[str]
@@ -45,13 +45,14 @@ def prepare_video_classifier(
     options = resolve(options)
     classes = Classes(vocabulary["labels"]) if vocabulary else Classes.of(train, "clips")
     shape = Shape(**vocabulary["shape"]) if vocabulary else Shape.of(train.paths, options, options.frames)
-    splits, digests = {}, []
+    splits, parts, old = dict[str, Examples](), [], []
     for name, part in (("train", train), ("val", held)):
         classes.numbers(part)  # an unknown label is said before the clips are decoded
-        part, frames = read_part(part, shape, options, notes)
-        splits[name] = Examples(frames, classes.numbers(part))
-        digests.append(fingerprint_of(frames, classes.numbers(part).tolist()))
+        part, kept = read_part(part, shape, options, notes)
+        splits[name] = Examples(kept.frames, classes.numbers(part))
+        parts.append((kept, part.labels))
+        old.append((kept.frames, classes.numbers(part).tolist()))
     task = VideoClassifierTask(options, shape, classes.names, splits, device)
     task.notes = notes
-    task.sha256 = digests
+    begun_with(task, parts, old=lambda: [old_fingerprint(*part) for part in old])
     return task

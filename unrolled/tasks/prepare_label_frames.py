@@ -15,7 +15,7 @@ from unrolled.data.labelled import Classes
 from unrolled.errors import InputError
 from unrolled.tasks.label_frames import FrameLabelerTask, resolve
 from unrolled.tasks.media_options import FrameLabelerOptions
-from unrolled.tasks.video import Shape, fingerprint_of, groups_of, read_part
+from unrolled.tasks.video import Shape, begun_with, groups_of, old_fingerprint, read_part
 from unrolled.training.schedule import Clock
 
 PathLike = str | os.PathLike[str]
@@ -45,7 +45,8 @@ def prepare_frame_labeler(
     )
     options = resolve(options)
     shape = Shape(**vocabulary["shape"]) if vocabulary else Shape.of(train.paths, options)
-    (train, frames), (held, held_frames) = (read_part(part, shape, options, notes) for part in (train, held))
+    (train, kept), (held, held_kept) = (read_part(part, shape, options, notes) for part in (train, held))
+    frames, held_frames = kept.frames, held_kept.frames
     classes = Classes(vocabulary["labels"]) if vocabulary else train.classes(lengths_of(train, frames, shape.stride))
     count = len(classes.names)
     numbers, held_numbers = (
@@ -57,7 +58,11 @@ def prepare_frame_labeler(
     }
     task = FrameLabelerTask(options, shape, classes.names, splits, device)
     task.notes = notes
-    task.sha256 = [fingerprint_of(frames, train.segments), fingerprint_of(held_frames, held.segments)]
+    begun_with(
+        task,
+        [(kept, train.segments), (held_kept, held.segments)],
+        old=lambda: [old_fingerprint(frames, train.segments), old_fingerprint(held_frames, held.segments)],
+    )
     return task
 
 

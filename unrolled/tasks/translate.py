@@ -3,7 +3,7 @@
 `Network` is the module, `TranslateTask` what the training loop sees of it, `translator.py` what users hold.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -201,6 +201,8 @@ class TranslateTask:
         self.references = references
         self.notes: list[str] = []
         self.sha256: list[str] = []
+        self.old_sha256: Callable[[], list[str]] | None = None
+        self.decoders = ""
         self.start: dict[str, Tensor] | None = None
 
     def model(self) -> Network:
