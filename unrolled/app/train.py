@@ -265,7 +265,13 @@ def _training(start: Any, out: Path, as_json: bool) -> int:
             file=sys.stderr,
         )
     elif not as_json:
-        for name in (*fitted.result.metrics, "seconds", "model"):
+        shown = [
+            *fitted.result.metrics,
+            *(["generated_examples"] if fitted.result.generated else []),
+            "seconds",
+            "model",
+        ]
+        for name in shown:
             value = summary[name]
             print(f"{name:20} {value:.4f}" if isinstance(value, float) else f"{name:20} {value}")
         print(f"next:\n  unrolled {NEXT[summary['task']].format(out=out)}")
@@ -287,6 +293,7 @@ def _summary(fitted: "Fitted", out: Path) -> dict[str, Any]:
         "train_loss": result.train_loss,
         **(result.metrics or {"val_loss": None}),
         "validated_tokens": result.validated,
+        "generated_examples": result.generated,
         "finished": result.finished,
         "model": str(out / "model.safetensors"),
     }

@@ -17,6 +17,7 @@ from unrolled.training.observer import Observer
 from unrolled.training.options import TrainingOptions
 from unrolled.training.run import Run
 from unrolled.training.schedule import Clock
+from unrolled.training.validation import advice
 
 PathLike = str | os.PathLike[str]
 
@@ -55,7 +56,7 @@ def fit(
     kind = _kind(options)
     start = load(start_from) if start_from is not None else None
     task = kind.prepare(paths, options, val=held_out, device=device, clock=clock, start=start)
-    for note in task.notes:
+    for note in [*task.notes, *advice(task)]:
         observer.report({"note": note})
     config = {
         "task": task.name,
