@@ -1,5 +1,6 @@
 """What every task does alike: what its first line says, and that a model which diverged is never kept."""
 
+import itertools
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -159,3 +160,36 @@ def test_a_model_whose_weights_are_not_finite_is_refused(train: Train, tmp_path:
         done = quick_cli(*command, cwd=tmp_path)
         assert done.returncode == 2 and "not finite numbers" in done.stderr and not done.stdout
     assert fitted.result.finished
+
+
+# Words
+
+
+@pytest.mark.parametrize("task", ["language-model", "classify-text", "translate", "caption-image", "caption-video"])
+def test_words_of_which_none_repeats_are_refused(
+    train: Train, data: dict[str, Path], task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only unknown words would be left, and a model that can write nothing."""
+    new = map("".join, itertools.product("abcdefgh", repeat=3))
+    lines = "".join(f"{next(new)} {next(new)}.\n" for _ in range(60))
+    table = data[task]
+    options: dict[str, Any] = {"tokens": "word", "vocabulary": 100}
+    if task == "language-model":
+        (table := tmp_path / "text.txt").write_text(lines)
+    elif task == "classify-text":
+        (table := tmp_path / "texts.tsv").write_text(
+            "text\tlabel\n" + "".join(f"{line}\t{'ab'[n % 2]}\n" for n, line in enumerate(lines.splitlines()))
+        )
+    elif task == "translate":
+        (table := tmp_path / "pairs.tsv").write_text("".join(f"a b a\t{line}\n" for line in lines.splitlines()))
+    else:
+        options["min_count"] = 10**6
+    monkeypatch.setitem(data, task, table)
+    with pytest.raises(InputError, match=r"no word .* at least \d+ times.*choose --tokens char or bpe"):
+        train(task, tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_vocabulary_without_room_for_a_word_is_refused(train: Train) -> None:
+    with pytest.raises(InputError, match="--vocabulary 3 has no room for a word"):
+        train("language-model", tokens="word", vocabulary=3)
