@@ -41,10 +41,13 @@ def save(path: Path, tensors: Mapping[str, Tensor], description: dict[str, Any])
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors on the CPU and the description. Raises `InputError` where the file is missing, damaged or not ours, and
     where its weights are not finite."""
+    folder = path
     if path.is_dir():
         path = path / "model.safetensors"
     if not path.is_file():
-        raise InputError(f"no model at {path}: name a model file or a run folder that holds one")
+        begun = folder.is_dir() and ((folder / "run.json").exists() or not any(folder.iterdir()))
+        why = "its training has kept none yet, or ended before it did" if begun else "there is no such file"
+        raise InputError(f"no model at {path}: {why}; name a model file or a run folder that holds one")
     try:
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
