@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ import unrolled
 from unrolled.app.output import DeviceFlag, JsonFlag, ModelArgument, print_json, say_what_takes_long
 from unrolled.app.predict import SEARCH, WRITERS, searched
 from unrolled.app.process import tune
+from unrolled.app.signals import Interrupted, end_at_once
 from unrolled.errors import InputError, UnrolledError
 from unrolled.tasks.options import SearchOptions
 
@@ -22,6 +24,7 @@ app = App(
     version_flags=["--version"],
     default_parameter=Parameter(negative=()),
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,  # else every signal would end with 130
 )
 app.command("unrolled.app.train:train", name="train", help="Train a model.")
 app.command(
@@ -224,6 +227,7 @@ def doctor(*, json: JsonFlag = False) -> int:
 
 def main() -> None:
     """The `unrolled` command: exits with 0; 1 failure; 2 unusable input; 3 non-finite loss; 130, 143 signals."""
+    signal.signal(signal.SIGTERM, end_at_once)
     tune()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that is not UTF-8 gets escapes, not a crash
@@ -243,6 +247,8 @@ def main() -> None:
         if debug:
             raise
         _fail(str(error), error.exit_code)
+    except Interrupted as error:
+        _fail(f"ended by {error}", error.exit_code)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     except BrokenPipeError:  # the reader of our output has left, as `head` does

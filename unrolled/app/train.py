@@ -1,6 +1,7 @@
 """`unrolled train TASK` and `unrolled resume`: the commands. No torch is imported before one runs."""
 
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -215,23 +216,24 @@ def _train(
     options: TrainingOptions,
     output: Output,
 ) -> int:
-    from unrolled.tasks.fitting import fit
-    from unrolled.training.run import Run
+    from unrolled.training.run import Claim
 
-    out = output.out or Run.next_free(Path("runs"), task)
-    return _training(
-        lambda **how: fit(
-            files,
-            options=options,
-            val=val,
-            start_from=output.start_from,
-            out=out,
-            overwrite=output.overwrite,
-            **how,
-        ),
-        out,
-        output.json,
-    )
+    with Claim.next_free(Path("runs"), task) if output.out is None else nullcontext(output.out) as out:
+        from unrolled.tasks.fitting import fit
+
+        return _training(
+            lambda **how: fit(
+                files,
+                options=options,
+                val=val,
+                start_from=output.start_from,
+                out=out,
+                overwrite=output.overwrite,
+                **how,
+            ),
+            out.folder if isinstance(out, Claim) else out,
+            output.json,
+        )
 
 
 def resume(run: Path, *, json: JsonFlag = False) -> int:
@@ -265,7 +267,13 @@ def _training(start: Any, out: Path, as_json: bool) -> int:
             file=sys.stderr,
         )
     elif not as_json:
-        for name in (*fitted.result.metrics, "seconds", "model"):
+        shown = [
+            *fitted.result.metrics,
+            *(["generated_examples"] if fitted.result.generated else []),
+            "seconds",
+            "model",
+        ]
+        for name in shown:
             value = summary[name]
             print(f"{name:20} {value:.4f}" if isinstance(value, float) else f"{name:20} {value}")
         print(f"next:\n  unrolled {NEXT[summary['task']].format(out=out)}")
@@ -287,6 +295,7 @@ def _summary(fitted: "Fitted", out: Path) -> dict[str, Any]:
         "train_loss": result.train_loss,
         **(result.metrics or {"val_loss": None}),
         "validated_tokens": result.validated,
+        "generated_examples": result.generated,
         "finished": result.finished,
         "model": str(out / "model.safetensors"),
     }

@@ -20,7 +20,7 @@ from unrolled.data.media_files import BadFiles
 from unrolled.data.pictures import read_picture
 from unrolled.engines import said
 from unrolled.nn.augment import Variety, vary
-from unrolled.nn.convnet import PictureEncoder, pack
+from unrolled.nn.convnet import PictureEncoder, pack, precision
 from unrolled.nn.dropout import dropout
 from unrolled.nn.vision import BATCH, Backbone
 from unrolled.tasks.captioning import CaptionNetwork, CaptionTask, Words, captions_of, with_all_captions, with_captions
@@ -199,7 +199,7 @@ class ImageCaptionTask(CaptionTask):
         o = self.options
         runs = said(engine, o.engine, self.device.type, CELLS[o.cell or "gru"])
         learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        seen = f"pictures of {o.size}×{o.size}, convolutions that learn"
+        seen = f"pictures of {o.size}×{o.size}, convolutions that learn in {precision(self.device)}"
         if isinstance(self.eye, Backbone):
             frozen = sum(p.numel() for p in self.eye.parameters())
             seen = f"{Path(self.eye.name).name} ({frozen:,} parameters, which stay as they are)"

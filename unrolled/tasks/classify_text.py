@@ -148,7 +148,12 @@ class TextClassifierTask:
     def size(self, split: str) -> int:
         return len(self.splits[split])
 
-    def evaluate(self, model: nn.Module, split: str, limit: int | None = None) -> Evaluation:
+    def examples(self, split: str) -> int:
+        return len(self.splits[split])
+
+    def evaluate(
+        self, model: nn.Module, split: str, limit: int | None = None, *, write: int | None = None
+    ) -> Evaluation:
         assert isinstance(model, Network)
         rows, probabilities = predict(model, self.splits[split], self.device, limit)
         return Evaluation(measure(self._numbers(split)[rows], probabilities), len(rows))

@@ -16,6 +16,7 @@ from unrolled.cells import CELLS
 from unrolled.data.batches import BucketStream, Examples
 from unrolled.engines import said
 from unrolled.errors import InputError
+from unrolled.nn.convnet import precision
 from unrolled.nn.frequencies import begin_at_frequencies
 from unrolled.tasks.public_model import PublicModel
 from unrolled.tasks.video import Shape, VideoNetwork
@@ -59,8 +60,14 @@ class ClipTask(ABC):
     def size(self, split: str) -> int:
         """In frames, which are what an evaluation takes its time for."""
 
+    def examples(self, split: str) -> int:
+        """Clips."""
+        return len(self.splits[split])
+
     @abstractmethod
-    def evaluate(self, model: nn.Module, split: str, limit: int | None = None) -> Evaluation:
+    def evaluate(
+        self, model: nn.Module, split: str, limit: int | None = None, *, write: int | None = None
+    ) -> Evaluation:
         """Of clips with about `limit` frames together."""
 
     @abstractmethod
@@ -82,7 +89,8 @@ class ClipTask(ABC):
         if self.unit == "frames":
             counts = {name: f"{self.size(name):,}" for name in self.splits}
         return (
-            f"frames {s.width}×{s.height} {'grey' if s.grey else 'colour'}, convolutions, "
+            f"frames {s.width}×{s.height} {'grey' if s.grey else 'colour'}, "
+            f"convolutions in {precision(self.device)}, "
             f"{o.cell} {o.layers} × {o.hidden}, {self.reads()}, "
             f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(self.labels)} classes; "
             f"train {counts['train']}, validation {counts['val']} {self.unit}; "

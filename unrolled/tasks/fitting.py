@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from unrolled.data.examples import CONTENT, RULES
+from unrolled.engines.native import build
 from unrolled.errors import InputError
 from unrolled.tasks.kinds import KINDS, Kind, PreparedTask
 from unrolled.tasks.models import load
@@ -17,8 +18,9 @@ from unrolled.training import checkpoint
 from unrolled.training.loop import Result, Trainer
 from unrolled.training.observer import Observer
 from unrolled.training.options import TrainingOptions
-from unrolled.training.run import Run
+from unrolled.training.run import Claim, Run
 from unrolled.training.schedule import Clock
+from unrolled.training.validation import advice
 
 PathLike = str | os.PathLike[str]
 
@@ -40,7 +42,7 @@ def fit(
     options: TrainingOptions,
     val: PathLike | Sequence[PathLike] | None = None,
     start_from: PathLike | None = None,
-    out: Path | None = None,
+    out: Path | Claim | None = None,
     overwrite: bool = False,
     clock: Clock | None = None,
     observer: Observer | None = None,
@@ -49,29 +51,33 @@ def fit(
     memory alone."""
     clock, observer = clock or Clock(), observer or Observer()
     held_out = _paths(val)
-    if out is not None:
+    if isinstance(out, Path):
         Run.check(out, overwrite, keep=[Path(p) for p in (*paths, *(held_out or ()), start_from) if p is not None])
-    device = pick_device(options.device)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    kind = _kind(options)
-    start = load(start_from) if start_from is not None else None
-    task = kind.prepare(paths, options, val=held_out, device=device, clock=clock, start=start)
-    for note in task.notes:
-        observer.report({"note": note})
-    config = {
-        "task": task.name,
-        "data": [str(Path(p).resolve()) for p in paths],
-        "val": None if held_out is None else [str(Path(p).resolve()) for p in held_out],
-        "sha256": task.sha256,
-        "decoders": task.decoders,
-        "rules": RULES.get(),
-        **task.describe(),
-    }
-    trainer = _trainer(task, clock, observer)
-    if out is not None:  # last of all: until here a mistake costs nothing
-        trainer.run = Run.create(out, config, overwrite)
-    return _fitted(trainer, task)
+        out = Claim(out, overwrite)
+    with out or nullcontext():
+        device = pick_device(options.device)
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        _compile(device, clock)
+        start = load(start_from) if start_from is not None else None
+        kind = _kind(options)
+        task = kind.prepare(paths, options, val=held_out, device=device, clock=clock, start=start)
+        for note in [*task.notes, *advice(task)]:
+            observer.report({"note": note})
+        trainer = _trainer(task, clock, observer)
+        if out is not None:  # last of all: until here a mistake costs nothing
+            trainer.run = out.begin(
+                {
+                    "task": task.name,
+                    "data": [str(Path(p).resolve()) for p in paths],
+                    "val": None if held_out is None else [str(Path(p).resolve()) for p in held_out],
+                    "sha256": task.sha256,
+                    "decoders": task.decoders,
+                    "rules": RULES.get(),
+                    **task.describe(),
+                }
+            )
+        return _fitted(trainer, task)
 
 
 def resume(folder: Path, *, clock: Clock | None = None, observer: Observer | None = None) -> Fitted:
@@ -89,6 +95,8 @@ def resume(folder: Path, *, clock: Clock | None = None, observer: Observer | Non
             f"{folder} has finished at step {description['step']:,}: to train its model further, "
             f"use train --start-from {folder}"
         )
+    device = pick_device(description["device"])
+    _compile(device, clock)
     kind = KINDS[config["task"]]
     options = kind.options(**{**config["options"], "engine": description["engine"]})
     torch.set_num_threads(description["threads"])
@@ -97,7 +105,7 @@ def resume(folder: Path, *, clock: Clock | None = None, observer: Observer | Non
             config["data"],
             options,
             val=_paths(config["val"]),
-            device=pick_device(description["device"]),
+            device=device,
             clock=clock,
             vocabulary=config["vocabulary"],
         )
@@ -149,6 +157,13 @@ def pick_device(name: str | None) -> torch.device:
         reason = str(error).splitlines()[0]
         raise InputError(f"the device {name} cannot be used ({reason}): choose --device cpu") from error
     return device
+
+
+def _compile(device: torch.device, clock: Clock) -> None:
+    """The kernels for this machine, where they are not there yet. Once a machine: `--seconds` does not count it."""
+    if device.type == "cpu":
+        with clock.paused():
+            build.unavailable()
 
 
 def _kind(options: TrainingOptions) -> Kind:

@@ -149,7 +149,12 @@ class LanguageModelTask:
     def size(self, split: str) -> int:
         return len(self.splits[split].ids)
 
-    def evaluate(self, model: nn.Module, split: str, limit: int | None = None) -> Evaluation:
+    def examples(self, split: str) -> None:
+        """Its measure is a loss over tokens."""
+
+    def evaluate(
+        self, model: nn.Module, split: str, limit: int | None = None, *, write: int | None = None
+    ) -> Evaluation:
         assert isinstance(model, Network)
         return evaluate(model, self.tokenizer, self.splits[split], self.device, limit)
 

@@ -99,7 +99,7 @@ class LanguageModel(PublicModel):
             raise InputError(f"--length is {length}: a beam search writes at least 1")
         if not isinstance(self.network.topology, ManyToMany):
             raise InputError("this model has no recurrent layers to carry hypotheses: train a many_to_many one")
-        tokens = self.tokenizer.encode(self._opening(prompt))
+        tokens = self._opening(prompt)
         start = Memory(self._after(tokens[:-1])[1])
         step = stepper(self.network.topology, self.network.table, self.tokenizer.trained)
         limits = Limits(int(tokens[-1]), None, length, no_repeat_ngram=no_repeat_ngram)
@@ -126,19 +126,23 @@ class LanguageModel(PublicModel):
                 if text := row.feed(tokens[:, number].tolist()):
                     yield number, text
 
-    def _opening(self, prompt: str) -> str:
-        """The prompt as the beginning of a line: training hardly ever begins without a past, so a model that is given
-        the first letter without one is on unknown ground. Where the vocabulary has no newline, the prompt alone."""
-        self.tokenizer.encode(prompt)  # says where a prompt is not Unicode, counted in the prompt
-        newline = int(self.tokenizer.encode("\n")[0])
-        if newline < self.tokenizer.trained:
-            return prompt if prompt.startswith("\n") else "\n" + prompt
-        return prompt or self.tokenizer.to_bytes([0]).decode()
+    def _opening(self, prompt: str) -> np.ndarray:
+        """The tokens of the prompt as the beginning of a line: training hardly ever begins without a past, so a model
+        that is given the first letter without one is on unknown ground. Where the vocabulary has no newline, those of
+        the prompt alone, and of an empty one the first token that is a whole character or more.
+        """
+        tokenizer = self.tokenizer
+        if tokenizer.trained == 0:
+            raise InputError("this model has nothing but unknown words, so it writes nothing: train it on other tokens")
+        tokens = tokenizer.encode(prompt)  # says where a prompt is not Unicode, counted in the prompt
+        if int(tokenizer.encode("\n")[0]) < tokenizer.trained:
+            return tokens if prompt.startswith("\n") else tokenizer.encode("\n" + prompt)
+        return tokens if prompt else np.array([_first_whole(tokenizer)])
 
     @torch.inference_mode()
-    def _read(self, prompt: str, rows: int) -> tuple[Tensor, State]:
-        """The scores (B, V) after the prompt, and the state."""
-        scores, state = self._after(self.tokenizer.encode(prompt))
+    def _read(self, tokens: np.ndarray, rows: int) -> tuple[Tensor, State]:
+        """The scores (B, V) after these tokens, and the state."""
+        scores, state = self._after(tokens)
         return scores[-1, :, : self.tokenizer.trained].expand(rows, -1), tuple(s.expand(-1, rows, -1) for s in state)
 
     @torch.inference_mode()
@@ -149,6 +153,12 @@ class LanguageModel(PublicModel):
         for chunk in torch.from_numpy(tokens).to(self.device).split(1024) if len(tokens) else ():
             scores, state = topology(Inputs(chunk[:, None], table), state)
         return scores, state
+
+
+def _first_whole(tokenizer: Tokenizer) -> int:
+    """The first token that a text can begin with: byte-pair tokens may be a part of a character."""
+    whole = (token for token in range(tokenizer.trained) if "\ufffd" not in tokenizers.decode(tokenizer, [token]))
+    return next(whole, int(np.flatnonzero(tokenizer.starts)[0]))
 
 
 class _Row:

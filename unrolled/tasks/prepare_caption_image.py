@@ -13,7 +13,7 @@ from unrolled.data.frame_cache import Kept
 from unrolled.errors import InputError
 from unrolled.nn.vision import Backbone
 from unrolled.tasks.caption_image import Eye, ImageCaptionTask, encoder_of, examples, features_of, resolve
-from unrolled.tasks.captioning import Words
+from unrolled.tasks.captioning import Words, counted
 from unrolled.tasks.image_captioner import ImageCaptioner
 from unrolled.tasks.media_options import ImageCaptionerOptions
 from unrolled.tasks.video import begun_with
@@ -72,7 +72,7 @@ def prepare_image_captioner(
         "val": examples(held_inputs, held.captions, words, options),
     }
     task = ImageCaptionTask(options, words, eye, pairs, held_inputs, held.captions, device)
-    task.notes = notes
+    task.notes = [*notes, *counted(held.captions)]
     begun_with(
         task,
         [(kept, train.captions), (held_kept, held.captions)],

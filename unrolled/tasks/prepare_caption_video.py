@@ -10,7 +10,7 @@ from unrolled.data.captioned import read_captions
 from unrolled.data.examples import train_and_val
 from unrolled.errors import InputError
 from unrolled.tasks.caption_video import VideoCaptionTask, described, resolve
-from unrolled.tasks.captioning import Words, with_all_captions
+from unrolled.tasks.captioning import Words, counted, with_all_captions
 from unrolled.tasks.media_options import VideoCaptionerOptions
 from unrolled.tasks.video import Shape, begun_with, old_fingerprint, read_part
 from unrolled.training.schedule import Clock
@@ -52,7 +52,7 @@ def prepare_video_captioner(
         "val": with_all_captions(held_inputs, held.captions, words),
     }
     task = VideoCaptionTask(options, words, shape, pairs, held_inputs, held.captions, device)
-    task.notes = notes
+    task.notes = [*notes, *counted(held.captions)]
     begun_with(
         task,
         [(kept, train.captions), (held_kept, held.captions)],

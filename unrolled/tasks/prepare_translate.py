@@ -14,6 +14,7 @@ from unrolled.data.pairs import Pairs, read_pairs
 from unrolled.data.vocabulary import Vocabulary
 from unrolled.errors import InputError
 from unrolled.metrics import translation
+from unrolled.metrics.text import measured_by_characters
 from unrolled.tasks.options import TranslateOptions
 from unrolled.tasks.translate import LONGEST, Languages, TranslateTask, resolve
 from unrolled.tasks.translator import Translator
@@ -63,7 +64,8 @@ def prepare_translate(
         languages = replace(languages, growth=_growth(examples.sizes()))
     splits = {"train": examples, "val": languages.examples(held_out)}
     task = TranslateTask(options, languages, splits, held_out.targets, device)
-    task.notes, task.sha256 = notes, [fingerprint(part.sources, part.targets) for part in (train, held_out)]
+    task.notes = [*notes, *measured_by_characters(held_out.targets, "BLEU's n-grams")]
+    task.sha256 = [fingerprint(part.sources, part.targets) for part in (train, held_out)]
     task.start = start.network.state_dict() if start is not None else None
     return task
 

@@ -109,19 +109,10 @@ class VideoCaptioner(PublicModel):
         return data, {
             "cider": scores.pop("cider"),
             **scores,
-            "exact": exact(written, data.captions),
+            "exact": captions.exact(written, data.captions),
             "val_loss": loss,
             "clips": len(data),
             "captions": sum(map(len, data.captions)),
             "beam": beam,
             **how,
         }
-
-
-def exact(written: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """The share of captions that are, word by word, one of their references."""
-    right = [
-        captions.words(text) in [captions.words(reference) for reference in several]
-        for text, several in zip(written, references, strict=True)
-    ]
-    return sum(right) / max(1, len(right))

@@ -6,9 +6,11 @@ RUN/model.safetensors    the best model so far
 RUN/step-N/              the newest checkpoint
 """
 
+import contextlib
+import itertools
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ class Run:
 
     @staticmethod
     def check(folder: Path, overwrite: bool, keep: Sequence[Path] = ()) -> None:
-        """Raise `InputError` where `create` would refuse: an existing place is never overwritten by accident, and never
+        """Raise `InputError` where a run cannot begin: an existing place is never overwritten by accident, and never
         if one of the files to `keep`, which the training reads, lies in it."""
         if not folder.exists():
             return
@@ -45,26 +47,15 @@ class Run:
                 raise InputError(f"{path} lies in {folder}, which --overwrite would delete: choose another --out")
 
     @classmethod
-    def create(cls, folder: Path, config: dict[str, Any], overwrite: bool = False) -> "Run":
-        cls.check(folder, overwrite)
-        try:
-            if folder.exists():
-                shutil.rmtree(folder)
-            folder.mkdir(parents=True)
-        except OSError as error:
-            raise UnrolledError(
-                f"cannot create the run folder {folder}: {error.strerror or error}; choose another --out"
-            ) from error
-        run = cls(folder)
-        files.write(folder / "run.json", json.dumps(config, indent=1, ensure_ascii=False).encode())
-        return run
-
-    @classmethod
     def open(cls, folder: Path) -> tuple["Run", dict[str, Any]]:
         """An existing run and its configuration."""
         try:
             config = json.loads((folder / "run.json").read_bytes())
         except FileNotFoundError:
+            if folder.is_dir() and not any(folder.iterdir()):
+                raise InputError(
+                    f"{folder} is empty: its training has not begun, or was killed before it did; train again"
+                ) from None
             raise InputError(f"{folder} is not a run folder: it has no run.json") from None
         except (OSError, ValueError) as error:
             raise InputError(f"cannot read {folder / 'run.json'} ({error}): the run cannot be resumed") from error
@@ -74,14 +65,6 @@ class Run:
         ):
             raise InputError(f"{folder / 'run.json'} is damaged: the run cannot be resumed, but its model can be used")
         return cls(folder), config
-
-    @staticmethod
-    def next_free(parent: Path, name: str) -> Path:
-        """The first of parent/name-1, parent/name-2, … that does not exist."""
-        number = 1
-        while (parent / f"{name}-{number}").exists():
-            number += 1
-        return parent / f"{name}-{number}"
 
     def log(self, line: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl."""
@@ -98,3 +81,69 @@ class Run:
             # a kill can leave half a line at the end
             kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
             files.write(self.metrics, "".join(line + "\n" for line in kept).encode())
+
+
+class Claim:
+    """The folder of a run that has not begun: made at once, so that no other training takes it while this one reads
+    its data. As a context it leaves nothing behind where it ends with an error before anything was trained.
+    """
+
+    def __init__(self, folder: Path, overwrite: bool = False) -> None:
+        """Raises `InputError` where the folder exists, unless it is a run that `overwrite` replaces."""
+        Run.check(folder, overwrite)
+        self.folder = folder
+        self.made: list[Path] = []
+        """What did not exist before, the outermost first"""
+        if not folder.exists():
+            self._make()
+
+    @classmethod
+    def next_free(cls, parent: Path, name: str) -> "Claim":
+        """The first of parent/name-1, parent/name-2, … that nobody has."""
+        for number in itertools.count(1):
+            with contextlib.suppress(InputError):
+                return cls(parent / f"{name}-{number}")
+        raise AssertionError("there is always another number")
+
+    def begin(self, config: dict[str, Any]) -> Run:
+        """The run: its folder holds this configuration and nothing else."""
+        if not self.made:
+            with _refusing(self.folder):
+                shutil.rmtree(self.folder)
+            self._make()
+        elif not self.folder.is_dir() or any(self.folder.iterdir()):
+            raise InputError(f"{self.folder} was taken by another training meanwhile: choose another --out")
+        files.write(self.folder / "run.json", json.dumps(config, indent=1, ensure_ascii=False).encode())
+        return Run(self.folder)
+
+    def __enter__(self) -> "Claim":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
+        if kind is None or not self.made or not self.folder.is_dir():
+            return
+        if {path.name for path in self.folder.iterdir()} <= {"run.json"}:
+            (self.folder / "run.json").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # another run has come to lie in one of them
+                for path in reversed(self.made):
+                    path.rmdir()
+
+    def _make(self) -> None:
+        outer = [path for path in reversed(self.folder.parents) if not path.exists()]
+        with _refusing(self.folder):
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self.folder.mkdir()
+            except FileExistsError:
+                raise InputError(f"{self.folder} was taken by another training: choose another --out") from None
+        self.made = [*outer, self.folder]
+
+
+@contextlib.contextmanager
+def _refusing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UnrolledError(
+            f"cannot create the run folder {folder}: {error.strerror or error}; choose another --out"
+        ) from error
