@@ -112,11 +112,15 @@ def test_a_signal_before_the_first_update_has_its_exit_code_and_leaves_no_folder
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        assert process.stdout and process.stderr
-        assert process.stdout.readline() == "waiting\n"
-        assert (tmp_path / "runs" / "language-model-1").is_dir()  # taken at once
-        process.send_signal(number)
-        said = process.stderr.read()
+        try:
+            assert process.stdout and process.stderr
+            assert process.stdout.readline() == "waiting\n"
+            assert (tmp_path / "runs" / "language-model-1").is_dir()  # taken at once
+            process.send_signal(number)
+            said = process.stderr.read()
+        except BaseException:
+            process.kill()
+            raise
     assert process.returncode == code and "Traceback" not in said
     assert not (tmp_path / "runs").exists()
 
