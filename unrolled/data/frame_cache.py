@@ -13,16 +13,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from unrolled.data.examples import BadFiles, Skipped
 from unrolled.data.frame_store import Store
 from unrolled.data.frames import Frames
-from unrolled.data.media_files import BadFiles
 from unrolled.data.pictures import check_file, picture_files
 from unrolled.errors import InputError
 
 WAITING_BYTES, WAITING_SECONDS = 1 << 26, 1.0
 """Results that wait to be written together: what a kill may cost."""
-TOLD = 5
-"""Files left out that a note names."""
 watcher: Callable[[int, int], None] | None = None
 """Told of progress by calls that name nobody."""
 
@@ -36,6 +34,8 @@ class Kept(NamedTuple):
     """(N,) int64: which of the files these are"""
     notes: list[str]
     """What people should know: which files were left out, and why."""
+    skipped: list[Skipped]
+    """The same, file by file"""
 
 
 def cached(
@@ -77,7 +77,8 @@ def cached(
         rows = np.array([n for n in range(len(files)) if n not in bad], dtype=np.int64)
         if not len(rows):
             raise InputError(f"none of {len(files):,} files can be read; the first: {bad[0]}") from bad[0]
-        return Kept(store.frames([keys[n] for n in rows.tolist()]), rows, _note(files, bad))
+        skipped = [Skipped(str(files[n]), str(bad[n])) for n in sorted(bad)]
+        return Kept(store.frames([keys[n] for n in rows.tolist()]), rows, _note(len(files), skipped), skipped)
 
 
 def content_hash(path: Path) -> str:
@@ -166,8 +167,8 @@ class _Writer:
         self._bytes, self._since = 0, time.monotonic()
 
 
-def _note(files: Sequence[Path], bad: dict[int, InputError]) -> list[str]:
-    if not bad:
+def _note(files: int, skipped: Sequence[Skipped]) -> list[str]:
+    if not skipped:
         return []
-    listed = "; ".join(str(bad[n]) for n in sorted(bad)[:TOLD]) + ("; …" if len(bad) > TOLD else "")
-    return [f"bad files left out: {len(bad):,} of {len(files):,} ({listed})"]
+    listed = "; ".join(one.reason for one in skipped)
+    return [f"bad files left out: {len(skipped):,} of {files:,} ({listed})"]

@@ -24,6 +24,7 @@ from unrolled.data.batches import (
     Several,
     shifted,
 )
+from unrolled.data.examples import Skipped
 from unrolled.data.frames import Frames
 from unrolled.data.streams import IGNORED
 from unrolled.data.tokenizers import decode
@@ -204,6 +205,8 @@ class CaptionTask(ABC):
         self.notes: list[str] = []
         self.sha256: list[str] = []
         self.start: dict[str, Tensor] | None = None
+        self.trained_on: dict[str, Any] | None = None
+        self.skipped: list[Skipped] = []
 
     @abstractmethod
     def network(self) -> CaptionNetwork:

@@ -21,6 +21,7 @@ from unrolled.data.batches import (
     Sequences,
     shifted,
 )
+from unrolled.data.examples import Skipped
 from unrolled.data.pairs import Pairs
 from unrolled.data.streams import IGNORED
 from unrolled.data.vocabulary import BEGIN, PADDING, Vocabulary
@@ -202,6 +203,8 @@ class TranslateTask:
         self.notes: list[str] = []
         self.sha256: list[str] = []
         self.start: dict[str, Tensor] | None = None
+        self.trained_on: dict[str, Any] | None = None
+        self.skipped: list[Skipped] = []
 
     def model(self) -> Network:
         network, targets = Network(self.languages, self.options), self.splits["train"].targets
@@ -249,4 +252,9 @@ class TranslateTask:
         )
 
     def describe(self) -> dict[str, Any]:
-        return {"task": self.name, "options": asdict(self.options), "vocabulary": self.languages.to_json()}
+        return {
+            "task": self.name,
+            "options": asdict(self.options),
+            "vocabulary": self.languages.to_json(),
+            "trained_on": self.trained_on,
+        }

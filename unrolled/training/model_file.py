@@ -14,6 +14,9 @@ from unrolled.errors import InputError
 from unrolled.training import files
 from unrolled.training.files import FORMAT
 
+NAME = "model.safetensors"
+"""In a run folder"""
+
 
 def sha256(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over names, types, shapes and bytes, in the order of the names."""
@@ -36,7 +39,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], description: dict[str, Any])
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors on the CPU and the description. Raises `InputError` where the file is missing, damaged or not ours."""
     if path.is_dir():
-        path = path / "model.safetensors"
+        path = path / NAME
     if not path.is_file():
         raise InputError(f"no model at {path}: name a model file or a run folder that holds one")
     try:

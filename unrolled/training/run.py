@@ -56,8 +56,12 @@ class Run:
                 f"cannot create the run folder {folder}: {error.strerror or error}; choose another --out"
             ) from error
         run = cls(folder)
-        files.write(folder / "run.json", json.dumps(config, indent=1, ensure_ascii=False).encode())
+        run.describe(config)
         return run
+
+    def describe(self, config: dict[str, Any]) -> None:
+        """Write run.json."""
+        files.write(self.folder / "run.json", json.dumps(config, indent=1, ensure_ascii=False).encode())
 
     @classmethod
     def open(cls, folder: Path) -> tuple["Run", dict[str, Any]]:
