@@ -97,7 +97,7 @@ def resume(
     if description["done"]:
         raise InputError(
             f"{folder} has finished at step {description['step']:,}: to train its model further, "
-            f"use train --start-from {folder}"
+            f"use train --start-from {shlex.quote(str(folder))}"
         )
     kind, moved = KINDS[config["task"]], _moved(folder, config, data, val)
     options = kind.options(**{**config["options"], "engine": description["engine"]})
