@@ -124,8 +124,6 @@ class LanguageModelOptions(RecurrentOptions):
         if self.forget_bias is not None and (start or self.cell not in ("lstm", None)):
             why = "the model to start from has its own" if start else f"a {self.cell} has none"
             raise InputError(f"--forget-bias is what an LSTM begins with, and {why}: leave it out")
-        if self.vocabulary is not None and self.tokens is None and not start:
-            raise InputError("--vocabulary is for words and parts of words: add --tokens word or --tokens bpe")
 
 
 POOLINGS = ("final", "mean", "max", "attention")
