@@ -271,6 +271,8 @@ def test_an_evaluation_stops_at_bad_files_or_names_them(task: str, place: Path) 
     assert {Path(one.path).stem for one in fitted.skipped} == {"1", "2", "4"}
     with pytest.raises(InputError, match=rf"[124]\{suffix}"):
         fitted.model.evaluate(table)
+    with pytest.raises(InputError, match="unknown bad_files 'ignore'"):
+        fitted.model.evaluate(table, bad_files="ignore")
     found = fitted.model.evaluate(table, bad_files="skip")
     assert {Path(one["path"]).stem for one in found["skipped"]} == {"1", "2", "4"}
     assert all(one["reason"] for one in found["skipped"]) and "1 (4" in " ".join(found["notes"])

@@ -12,7 +12,7 @@ from unrolled.app.given import BadFiles, say, searched
 from unrolled.app.output import DeviceFlag, JsonFlag, ModelArgument, print_json, say_what_takes_long
 from unrolled.app.page import left
 from unrolled.errors import InputError
-from unrolled.tasks.options import BAD_FILES, SearchOptions
+from unrolled.tasks.options import SearchOptions
 
 
 @Parameter(name="*")
@@ -46,8 +46,6 @@ class Reading:
 
     def for_model(self, loaded: Any, model: Path) -> dict[str, Any]:
         """The keywords of the model's `evaluate`. Raises `InputError` at one that means nothing to it."""
-        if self.bad_files not in (None, *BAD_FILES):
-            raise InputError(f"unknown bad_files {self.bad_files!r}: choose one of {', '.join(BAD_FILES)}")
         given = {name: value for name, value in vars(self).items() if value is not None}
         for name in given:
             if name not in loaded.reading:

@@ -9,18 +9,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from cyclopts import Parameter
+from typing import Any, Literal
 
 from unrolled.errors import InputError
 from unrolled.tasks.options import SearchOptions
 
 BadFiles = Literal["stop", "skip"]
-BadFilesFlag = Annotated[
-    BadFiles | None,
-    Parameter(help="What a file means that is missing, damaged or empty: stop, or skip (it is left out and named)."),
-]
 WRITERS = ("translate", "caption-image", "caption-video")
 """Tasks whose models write, and search for what they write."""
 SEARCH = "--beam, --length-penalty, --min-length, --max-length and --no-repeat-ngram"

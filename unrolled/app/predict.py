@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from unrolled.app import predict_clips, predict_pictures
 from unrolled.app.given import (
     SEARCH,
-    BadFilesFlag,
+    BadFiles,
     Skips,
     looks_like_a_file,
     refuse_a_name,
@@ -39,8 +39,8 @@ def predict(
     picture: Path | None = None,
     follow: bool = False,
     search: Annotated[SearchOptions | None, Parameter(name="*")] = None,
-    encoding: Annotated[str | None, Parameter(help="Of files of texts, and of those on standard input: utf-8.")] = None,
-    bad_files: BadFilesFlag = None,
+    encoding: Annotated[str | None, Parameter(help="Of files of texts and of standard input. Default: utf-8.")] = None,
+    bad_files: BadFiles | None = None,
     device: DeviceFlag = None,
     json: JsonFlag = False,
 ) -> int:
@@ -61,6 +61,8 @@ def predict(
         --online, - or nothing reads a video from standard input, and a camera (/dev/video0) is read as it sees: frame
         by frame number, label, probability, and the time from its arrival.
         For a captioner of pictures: pictures, or folders of them; - or nothing reads paths, one a line.
+    bad_files
+        What a file means that is missing, damaged or empty: skip (it is left out and named) or stop. Default: skip.
     picture
         For one clip: draw it with what the model says of it, as .png or .svg. For one picture: where a captioner with
         attention looks while it writes each word.

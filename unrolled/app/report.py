@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unrolled.app.given import BadFilesFlag, say
+from unrolled.app.given import BadFiles, say
 from unrolled.app.output import DeviceFlag, JsonFlag, ModelArgument, print_json, say_what_takes_long
 from unrolled.errors import InputError
 
@@ -26,7 +26,7 @@ def report(
     pictures: int | None = None,
     beam: int = 5,
     encoding: str | None = None,
-    bad_files: BadFilesFlag = None,
+    bad_files: BadFiles = "stop",
     overwrite: bool = False,
     device: DeviceFlag = None,
     json: JsonFlag = False,
@@ -46,6 +46,8 @@ def report(
         all.
     encoding
         Of the table of captions, such as latin-1. Default: utf-8.
+    bad_files
+        What a file means that is missing, damaged or empty: stop, or skip (it is left out and named).
     pictures
         How many are shown, from all of them evenly; all are measured. Default: 60, on a sheet 12.
     beam
@@ -71,7 +73,7 @@ def report(
     loaded = load(model, pick_device(device))
     if loaded.task not in ("caption-image", "caption-video"):
         raise InputError(f"{model} is a model for {loaded.task}, and a report is on captions: name a captioner")
-    part, metrics = loaded.measured(*data, split=split, beam=beam, encoding=encoding, bad_files=bad_files or "stop")
+    part, metrics = loaded.measured(*data, split=split, beam=beam, encoding=encoding, bad_files=bad_files)
     say(metrics["notes"])
     chosen = part.take(_evenly(len(part), count))
     (_page if as_page else _sheet)(loaded, model, chosen, metrics, out)

@@ -88,7 +88,7 @@ def read_captions(
 ) -> Captioned:
     """Pictures or clips with captions; see the module's first lines. Raises `InputError` with file and line."""
     given, notes, skipped = [Path(path) for path in paths], list[str](), list[Skipped]()
-    check_paths(given)
+    check_paths(given, bad_files)
     tables = [table for path in given for table in (_tables_of(path) if path.is_dir() else [(path, None)])]
     rows = [row for path, part in tables for row in _rows(path, part, encoding, notes)]
     empty = [row for row in rows if not row.cells[0]]

@@ -150,6 +150,7 @@ def read_clips(
 ) -> Clips:
     """Clips with a label each; see the module's first lines. Raises `InputError` with file and line."""
     given, notes, skipped = [Path(path) for path in paths], list[str](), list[Skipped]()
+    check_paths(given, bad_files)
     tables = _tables(given, ("clips", "labels", "metadata"), encoding)
     if tables:
         named = [row for t, part in tables for row in rows_of_table(t, (LABEL,), part)]
@@ -169,6 +170,7 @@ def read_segments(
 ) -> Segmented:
     """Clips with labels over time; see the module's first lines. Raises `InputError` with file and line."""
     given, notes, skipped = [Path(path) for path in paths], list[str](), list[Skipped]()
+    check_paths(given, bad_files)
     tables = _tables(given, ("segments", "frames", "labels"), encoding)
     if not tables:
         needed = "a table with the columns path, start_frame, end_frame and label"
@@ -187,7 +189,6 @@ def read_segments(
 def _tables(given: list[Path], names: Sequence[str], encoding: str | None) -> list[tuple[Table, str | None]]:
     """The tables that are given or are in the given folder, each with the part of the data that its name says where
     all names do; [] for folders without."""
-    check_paths(given)
     folders = [path.is_dir() for path in given]
     if any(folders) and not all(folders):
         raise InputError(f"{given[0]} and the others are files and folders: give one kind")

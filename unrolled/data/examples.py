@@ -311,7 +311,9 @@ def fingerprint(*columns: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def check_paths(paths: Sequence[Path]) -> None:
+def check_paths(paths: Sequence[Path], bad_files: BadFiles = "stop") -> None:
+    if bad_files not in ("stop", "skip"):
+        raise InputError(f"unknown bad_files {bad_files!r}: choose stop or skip")
     if not paths:
         raise InputError("no data are given: name a file or a folder")
     for path in paths:

@@ -125,7 +125,7 @@ def read_labelled(
     bad_files: whether a file that cannot be decoded ends it, or is left out and noted, where there are others.
     """
     given = [Path(path) for path in paths]
-    check_paths(given)
+    check_paths(given, bad_files)
     folders = [path.is_dir() for path in given]
     if any(folders) and not all(folders):
         raise InputError(f"{given[0]} and the others are files and folders: give one kind")
