@@ -16,7 +16,7 @@ from video_helpers import moving, write_clip
 
 import unrolled
 from unrolled.errors import InputError
-from unrolled.tasks.fitting import fit
+from unrolled.tasks.fitting import fit, resume
 from unrolled.tasks.media_options import (
     FrameLabelerOptions,
     ImageCaptionerOptions,
@@ -367,3 +367,21 @@ def test_a_language_model_refuses_what_it_has_no_use_for(
 ) -> None:
     with pytest.raises(InputError, match=message):
         fit([tiny_text], options=LanguageModelOptions(steps=1, hidden=8, **options))
+
+
+def test_a_run_that_an_older_version_began_goes_on_with_the_rows_that_it_had(place: Path) -> None:
+    case, folder = CASES["classify-text"], place / "before"
+    options = replace(case.options, steps=4, val_fraction=None)
+    table = write(folder, case, "a.csv", range(20), splits=True)
+    dev = write(folder, case, "b.csv", range(20, 28), splits=True)
+    stripped = [folder / f"{name}-all.csv" for name in ("a", "b")]  # what it read: all rows
+    for path, whole in zip((table, dev), stripped, strict=True):
+        whole.write_text("\n".join(line.rpartition(",")[0] for line in path.read_text().splitlines()) + "\n")
+    fit([stripped[0]], val=[stripped[1]], options=options, out=folder / "run", observer=Listener(2))
+    config = json.loads((folder / "run" / "run.json").read_text())
+    del config["trained_on"]
+    config |= {"data": [str(table)], "val": [str(dev)], "options": {**config["options"], "val_fraction": 0.1}}
+    (folder / "run" / "run.json").write_text(json.dumps(config))
+    listener = Listener()
+    assert resume(folder / "run", observer=listener).result.finished
+    assert "trained on all rows" in notes_of(listener)

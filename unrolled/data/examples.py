@@ -109,7 +109,11 @@ def train_and_val(
     if val is not None:
         other = read(val)
         notes += [*given_twice(val), *other.notes]
-        train, held = found.take(_to_train_on(found, notes)), other.take(_to_validate_on(other, notes))
+        if isinstance(val, EveryRow):
+            train, held = found, other
+            notes += [EVERY_ROW] if found.splits else []
+        else:
+            train, held = found.take(_to_train_on(found, notes)), other.take(_to_validate_on(other, notes))
         notes += _straddling(groups(train), groups(held))
     else:
         if fraction is not None and not again and "val" in (found.splits or ()):
@@ -129,6 +133,13 @@ def train_and_val(
         train, held = found.take(parts.train), found.take(parts.val)
         notes.append(parts.how)
     return Divided(train, held, notes + _in_both(train, held), digest)
+
+
+class EveryRow(list[Any]):
+    """Data for validation of a run that an older version began: it used all rows, whatever a split column said."""
+
+
+EVERY_ROW = "an older version began this run and trained on all rows, those for validation and test too: so it goes on"
 
 
 def given_twice(paths: Sequence[Any]) -> list[str]:

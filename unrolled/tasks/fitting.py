@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from unrolled.data.examples import Skipped
+from unrolled.data.examples import EveryRow, Skipped
 from unrolled.errors import InputError
 from unrolled.tasks.kinds import KINDS, Kind, PreparedTask
 from unrolled.tasks.models import load
@@ -105,7 +105,7 @@ def resume(
     task = kind.prepare(
         moved["data"],
         options,
-        val=moved["val"],
+        val=moved["val"] if "trained_on" in config or moved["val"] is None else EveryRow(moved["val"]),
         device=pick_device(description["device"]),
         clock=clock,
         vocabulary=config["vocabulary"],
@@ -113,6 +113,8 @@ def resume(
     if task.sha256 != config["sha256"]:
         raise InputError(f"the text of {folder} has changed since its training began: put it back, or train again")
     task.trained_on = config.get("trained_on") or task.trained_on
+    for note in task.notes:
+        observer.report({"note": note})
     trainer = _trainer(task, clock, observer)
     trainer.run = run
     if data is not None or val is not None:
