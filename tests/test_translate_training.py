@@ -92,7 +92,7 @@ def test_evaluate_counts_empty_lines_and_takes_a_split(tmp_path: Path) -> None:
     table = tmp_path / "t.tsv"
     table.write_text("source\ttarget\tsplit\nab\tba\ttrain\ncd\tdc\ttest\n")
     assert model.evaluate(table, split="test")["pairs"] == 1
-    with pytest.raises(InputError, match="no pair of the split 'val'"):
+    with pytest.raises(InputError, match="too few to keep some for validation"):
         model.evaluate(table, split="val")
     target.write_text("cba\n")
     with pytest.raises(InputError, match="3 lines and .* has 1"):

@@ -65,9 +65,12 @@ def test_figures_are_those_of_the_definition(model: LanguageModel, tmp_path: Pat
 def test_a_large_vocabulary_is_measured_in_smaller_pieces(
     model: LanguageModel, tiny_text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = model.evaluate(tiny_text)
+    def figures() -> dict[str, float]:
+        return {name: value for name, value in model.evaluate(tiny_text).items() if isinstance(value, float)}
+
+    whole = figures()
     monkeypatch.setattr("unrolled.tasks.language_model.SCORES", 2 * model.tokenizer.size)
-    assert model.evaluate(tiny_text) == pytest.approx(whole, rel=1e-5)
+    assert figures() == pytest.approx(whole, rel=1e-5)
 
 
 def test_the_vocabulary_comes_from_the_training_part_alone(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`unrolled moving-digits`: the command. Nothing heavy is imported before it runs."""
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -27,5 +28,5 @@ def moving_digits(folder: Path, *, train: int = 3000, val: int = 200, test: int 
             print(f"{done:,} of {of:,} clips", file=sys.stderr, flush=True)
 
     write(folder, train=train, val=val, test=test, seed=seed, progress=say)
-    print(f"next:\n  unrolled train caption-video {folder} --seconds 300")
+    print(f"next:\n  unrolled train caption-video {shlex.quote(str(folder))} --seconds 300")
     return 0

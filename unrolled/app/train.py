@@ -1,5 +1,6 @@
 """`unrolled train TASK` and `unrolled resume`: the commands. No torch is imported before one runs."""
 
+import shlex
 import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -236,17 +237,24 @@ def _train(
         )
 
 
-def resume(run: Path, *, json: JsonFlag = False) -> int:
+Several = Annotated[tuple[Path, ...] | None, Parameter(consume_multiple=True)]
+
+
+def resume(run: Path, *, data: Several = None, val: Several = None, json: JsonFlag = False) -> int:
     """Go on with a stopped training: bit for bit the same result under --steps.
 
     Parameters
     ----------
     run
         The run folder.
+    data
+        Where the files are now that it was trained on, in the same order, if they have moved. They must be the same.
+    val
+        Where those are now that --val named.
     """
     from unrolled.tasks.fitting import resume
 
-    return _training(lambda **how: resume(run, **how), run, json)
+    return _training(lambda **how: resume(run, data=data or None, val=val or None, **how), run, json)
 
 
 def _training(start: Any, out: Path, as_json: bool) -> int:
@@ -258,12 +266,12 @@ def _training(start: Any, out: Path, as_json: bool) -> int:
     say_what_takes_long()
     with Signals() as signals, display(sys.stderr, signals.stop) as observer:
         fitted: Fitted = start(clock=Clock(started=STARTED), observer=observer)
-    summary = _summary(fitted, out)
+    summary, quoted = _summary(fitted, out), shlex.quote(str(out))
     if as_json:
         print_json(summary)
     if not fitted.result.finished:
         print(
-            f"stopped at step {fitted.result.steps:,}, nothing is lost. Go on with:\n  unrolled resume {out}",
+            f"stopped at step {fitted.result.steps:,}, nothing is lost. Go on with:\n  unrolled resume {quoted}",
             file=sys.stderr,
         )
     elif not as_json:
@@ -276,7 +284,7 @@ def _training(start: Any, out: Path, as_json: bool) -> int:
         for name in shown:
             value = summary[name]
             print(f"{name:20} {value:.4f}" if isinstance(value, float) else f"{name:20} {value}")
-        print(f"next:\n  unrolled {NEXT[summary['task']].format(out=out)}")
+        print(f"next:\n  unrolled {NEXT[summary['task']].format(out=quoted)}")
     return 0 if fitted.result.finished else signals.exit_code or 1
 
 
@@ -297,5 +305,6 @@ def _summary(fitted: "Fitted", out: Path) -> dict[str, Any]:
         "validated_tokens": result.validated,
         "generated_examples": result.generated,
         "finished": result.finished,
+        "skipped": [one._asdict() for one in fitted.skipped],
         "model": str(out / "model.safetensors"),
     }

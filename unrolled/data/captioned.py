@@ -30,11 +30,10 @@ from typing import Any
 
 import numpy as np
 
-from unrolled.data.examples import RULES, Places, check_paths, picked
+from unrolled.data.examples import RULES, BadFiles, Places, Skipped, check_paths, picked
 from unrolled.data.media_files import (
     GROUP,
     PATH,
-    BadFiles,
     Row,
     groups_of_rows,
     located,
@@ -78,6 +77,8 @@ class Captioned:
     """The part of each, "train", "val" or "test", where the data say so."""
     notes: list[str] = field(default_factory=list)
     """What people should know: what was left out."""
+    skipped: list[Skipped] = field(default_factory=list)
+    """Files that could not be read, where these are left out"""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -86,15 +87,21 @@ class Captioned:
         """The files with these numbers."""
         paths, captions = [self.paths[n] for n in rows], [self.captions[n] for n in rows]
         groups, splits = picked(self.groups, rows), picked(self.splits, rows)
-        return Captioned(paths, captions, self.places.take(rows), groups, splits, self.notes)
+        return Captioned(paths, captions, self.places.take(rows), groups, splits, self.notes, self.skipped)
+
+    def keys(self) -> list[Path]:
+        return [path.resolve() for path in self.paths]
+
+    def columns(self) -> tuple[list[str], ...]:
+        return [path.name for path in self.paths], ["\n".join(several) for several in self.captions]
 
 
 def read_captions(
     paths: Sequence[str | PathLike[str]], *, encoding: str | None = None, bad_files: BadFiles = "stop"
 ) -> Captioned:
     """Pictures or clips with captions; see the module's first lines. Raises `InputError` with file and line."""
-    given, notes = [Path(path) for path in paths], list[str]()
-    check_paths(given)
+    given, notes, skipped = [Path(path) for path in paths], list[str](), list[Skipped]()
+    check_paths(given, bad_files)
     tables = [table for path in given for table in (_tables_of(path) if path.is_dir() else [(path, None)])]
     if RULES.get() >= 2 and not any(path.is_dir() for path in given):
         tables = list(zip(given, parts_of_names(given), strict=True))
@@ -105,11 +112,11 @@ def read_captions(
         rows = [row for row in rows if row.cells[0]]
     if not rows:
         raise InputError(f"{given[0]} has no captions: give some")
-    of_each = of_each_file(located(rows, bad_files, notes))
+    of_each = of_each_file(located(rows, bad_files, notes, skipped))
     firsts = [several[0] for several in of_each]
     captions = [[row.cells[0] for row in several] for several in of_each]
     groups, splits = groups_of_rows(firsts, notes), splits_of_rows(firsts)
-    return Captioned([row.path for row in firsts], captions, places_of(firsts), groups, splits, notes)
+    return Captioned([row.path for row in firsts], captions, places_of(firsts), groups, splits, notes, skipped)
 
 
 def _tables_of(folder: Path) -> list[tuple[Path, str | None]]:

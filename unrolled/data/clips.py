@@ -28,11 +28,10 @@ from pathlib import Path
 
 import numpy as np
 
-from unrolled.data.examples import Places, check_paths, picked
+from unrolled.data.examples import BadFiles, Places, Skipped, check_paths, picked
 from unrolled.data.labelled import LABEL, Classes
 from unrolled.data.media_files import (
     PATH,
-    BadFiles,
     Row,
     groups_of_rows,
     has_column,
@@ -69,6 +68,8 @@ class Clips:
     """The part of each, "train", "val" or "test", where the data say so."""
     notes: list[str] = field(default_factory=list)
     """What people should know: choices made, and what was left out."""
+    skipped: list[Skipped] = field(default_factory=list)
+    """Files that could not be read, where these are left out"""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -77,7 +78,13 @@ class Clips:
         """The clips with these numbers."""
         paths, labels = ([values[n] for n in rows] for values in (self.paths, self.labels))
         groups, splits = picked(self.groups, rows), picked(self.splits, rows)
-        return Clips(paths, labels, self.places.take(rows), groups, splits, self.notes)
+        return Clips(paths, labels, self.places.take(rows), groups, splits, self.notes, self.skipped)
+
+    def keys(self) -> list[Path]:
+        return [path.resolve() for path in self.paths]
+
+    def columns(self) -> tuple[list[str], ...]:
+        return [path.name for path in self.paths], self.labels
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,7 @@ class Segmented:
     groups: list[str] | None = None
     splits: list[str] | None = None
     notes: list[str] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -100,7 +108,13 @@ class Segmented:
         """The clips with these numbers."""
         paths, segments = [self.paths[n] for n in rows], [self.segments[n] for n in rows]
         groups, splits = picked(self.groups, rows), picked(self.splits, rows)
-        return Segmented(paths, segments, self.places.take(rows), groups, splits, self.notes)
+        return Segmented(paths, segments, self.places.take(rows), groups, splits, self.notes, self.skipped)
+
+    def keys(self) -> list[Path]:
+        return [path.resolve() for path in self.paths]
+
+    def columns(self) -> tuple[list[str], ...]:
+        return [path.name for path in self.paths], [str(segments) for segments in self.segments]
 
     def labels_of(self, clip: int, length: int) -> list[str]:
         """The label of each of the clip's `length` frames. Raises `InputError` where a segment ends after them."""
@@ -140,29 +154,33 @@ def read_clips(
     paths: Sequence[str | PathLike[str]], *, encoding: str | None = None, bad_files: BadFiles = "stop"
 ) -> Clips:
     """Clips with a label each; see the module's first lines. Raises `InputError` with file and line."""
-    given, notes = [Path(path) for path in paths], list[str]()
-    lists = bool(given) and all(path.suffix.lower() == ".txt" and path.is_file() for path in given)
+    given, notes, skipped = [Path(path) for path in paths], list[str](), list[Skipped]()
+    check_paths(given, bad_files)
+    lists = all(path.suffix.lower() == ".txt" and path.is_file() for path in given)
     tables = [] if lists else _tables(given, ("clips", "labels", "metadata"), encoding)
     if lists:
         parts = parts_of_names(given)
         listed = [row for p, part in zip(given, parts, strict=True) for row in _of_list(p, part, encoding)]
-        rows = located(listed, bad_files, notes)
+        rows = located(listed, bad_files, notes, skipped)
     elif tables:
-        rows = located([row for t, part in tables for row in rows_of_table(t, (LABEL,), part)], bad_files, notes)
+        named = [row for t, part in tables for row in rows_of_table(t, (LABEL,), part)]
+        rows = located(named, bad_files, notes, skipped)
     else:
         rows = [row for folder in given for row in _of_folder(folder, notes)]
     for first, *others in of_each_file(rows):
         if others:
             raise InputError(f"{others[0].place}: {first.path} is in line {first.line:,} already: a clip has one label")
-    labels, groups = [_label(row) for row in rows], groups_of_rows(rows, notes)
-    return Clips([r.path for r in rows], labels, places_of(rows), groups, splits_of_rows(rows), notes)
+    labels = [_label(row) for row in rows]
+    groups, splits = groups_of_rows(rows, notes), splits_of_rows(rows)
+    return Clips([row.path for row in rows], labels, places_of(rows), groups, splits, notes, skipped)
 
 
 def read_segments(
     paths: Sequence[str | PathLike[str]], *, encoding: str | None = None, bad_files: BadFiles = "stop"
 ) -> Segmented:
     """Clips with labels over time; see the module's first lines. Raises `InputError` with file and line."""
-    given, notes = [Path(path) for path in paths], list[str]()
+    given, notes, skipped = [Path(path) for path in paths], list[str](), list[Skipped]()
+    check_paths(given, bad_files)
     tables = _tables(given, ("segments", "frames", "labels"), encoding)
     if not tables:
         needed = "a table with the columns path, start_frame, end_frame and label"
@@ -171,17 +189,16 @@ def read_segments(
     for table, part in tables:
         columns = (LABEL, START, END) if has_column(table, START) else (LABEL, FRAME)
         rows += rows_of_table(table, columns, part)
-    clips = of_each_file(located(rows, bad_files, notes))
+    clips = of_each_file(located(rows, bad_files, notes, skipped))
     firsts = [clip[0] for clip in clips]
     segments = [_in_order(clip) for clip in clips]
     groups, splits = groups_of_rows(firsts, notes), splits_of_rows(firsts)
-    return Segmented([row.path for row in firsts], segments, places_of(firsts), groups, splits, notes)
+    return Segmented([row.path for row in firsts], segments, places_of(firsts), groups, splits, notes, skipped)
 
 
 def _tables(given: list[Path], names: Sequence[str], encoding: str | None) -> list[tuple[Table, str | None]]:
     """The tables that are given or are in the given folder, each with the part of the data that its name says where
     all names do; [] for folders without."""
-    check_paths(given)
     folders = [path.is_dir() for path in given]
     if any(folders) and not all(folders):
         raise InputError(f"{given[0]} and the others are files and folders: give one kind")

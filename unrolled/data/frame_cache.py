@@ -14,16 +14,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from unrolled.data.examples import BadFiles, Skipped
 from unrolled.data.frame_store import Store
 from unrolled.data.frames import Frames
-from unrolled.data.media_files import BadFiles
 from unrolled.data.pictures import check_file, picture_files
 from unrolled.errors import InputError
 
 WAITING_BYTES, WAITING_SECONDS = 1 << 26, 1.0
 """Results that wait to be written together: what a kill may cost."""
-TOLD = 5
-"""Files left out that a note names."""
 Progress = Callable[[int, int], None]
 """Told how many files are done, and of how many. At the end the two are equal, whatever ended it."""
 watcher: Progress | None = None
@@ -39,6 +37,8 @@ class Kept(NamedTuple):
     """(N,) int64: which of the files these are"""
     notes: list[str]
     """What people should know: which files were left out, and why; what was damaged and computed again."""
+    skipped: list[Skipped]
+    """The files that were left out"""
     keys: list[str]
     """(N,): the hash of each one's contents"""
     decoders: str
@@ -83,7 +83,9 @@ def cached(
         if not len(rows):
             raise InputError(f"none of {len(files):,} files can be read; the first: {bad[0]}") from bad[0]
         of_rows = [keys[n] for n in rows.tolist()]
-        return Kept(store.frames(of_rows), rows, notes + _note(files, bad), of_rows, versions)
+        skipped = [Skipped(str(files[n]), str(bad[n])) for n in sorted(bad)]
+        notes += _note(len(files), skipped)
+        return Kept(store.frames(of_rows), rows, notes, skipped, of_rows, versions)
 
 
 def content_hash(path: Path) -> str:
@@ -198,12 +200,12 @@ class _Writer:
 def _repaired(damaged: Sequence[str], first: dict[str, int], files: Sequence[Path]) -> list[str]:
     if not damaged:
         return []
-    listed = ", ".join(str(files[first[key]]) for key in damaged[:TOLD]) + (", …" if len(damaged) > TOLD else "")
+    listed = ", ".join(str(files[first[key]]) for key in damaged)
     return [f"damaged in the cache and computed again: {len(damaged):,} of {len(first):,} ({listed})"]
 
 
-def _note(files: Sequence[Path], bad: dict[int, InputError]) -> list[str]:
-    if not bad:
+def _note(files: int, skipped: Sequence[Skipped]) -> list[str]:
+    if not skipped:
         return []
-    listed = "; ".join(str(bad[n]) for n in sorted(bad)[:TOLD]) + ("; …" if len(bad) > TOLD else "")
-    return [f"bad files left out: {len(bad):,} of {len(files):,} ({listed})"]
+    listed = "; ".join(one.reason for one in skipped)
+    return [f"bad files left out: {len(skipped):,} of {files:,} ({listed})"]

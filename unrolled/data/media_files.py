@@ -9,9 +9,9 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from unrolled.data.examples import RULES, Places, splits_of
+from unrolled.data.examples import RULES, BadFiles, Places, Skipped, splits_of
 from unrolled.data.splits import part_of
 from unrolled.data.tables import FORMATS, Table
 from unrolled.errors import InputError
@@ -30,8 +30,6 @@ IN_NAMES = (
     re.compile(r"(person[0-9]+)_\w+_d[0-9]+(?:_uncomp)?"),  # KTH
 )
 """Names of files that say a group."""
-BadFiles = Literal["stop", "skip"]
-"""What a file means that is missing or cannot be decoded: an error, or that it is left out and noted."""
 
 
 class Row(NamedTuple):
@@ -152,8 +150,9 @@ def _column(table: Table, names: Sequence[str]) -> list[str]:
     )
 
 
-def located(rows: Sequence[Row], bad_files: BadFiles, notes: list[str]) -> list[Row]:
-    """The rows with the paths of files that are there; see the module's first lines."""
+def located(rows: Sequence[Row], bad_files: BadFiles, notes: list[str], skipped: list[Skipped]) -> list[Row]:
+    """The rows with the paths of files that are there; see the module's first lines. The others are added to `skipped`
+    and counted in a note."""
     where: dict[tuple[Path, Path], Path | None] = {}
     for row in rows:
         key = (row.table.parent, row.path)
@@ -166,8 +165,8 @@ def located(rows: Sequence[Row], bad_files: BadFiles, notes: list[str]) -> list[
         more = f" (and {len(missing) - 1:,} other files that it names)" if len(missing) > 1 else ""
         if bad_files == "stop" or not found:
             raise InputError(f"{first.place}: no such file: {first.path}{more}; put it there, or leave its line out")
-        listed = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
-        notes.append(f"missing files left out: {len(missing):,} ({listed})")
+        notes.append(f"missing files left out: {len(missing):,} ({', '.join(map(str, missing))})")
+        skipped += [Skipped(str(name), f"no such file: {name}") for name in missing]
     return found
 
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from unrolled.cells import CELLS
 from unrolled.data.batches import ExampleBatch, Examples
+from unrolled.data.examples import BadFiles
 from unrolled.data.frame_cache import Kept, cached
 from unrolled.data.frames import Frames
-from unrolled.data.media_files import BadFiles
 from unrolled.data.pictures import read_picture
 from unrolled.engines import said
 from unrolled.nn.augment import Variety, vary
@@ -44,18 +44,22 @@ VARIETY = Variety(shift=0.1, scale=0.1, light=0.1)
 
 def resolve(options: ImageCaptionerOptions) -> ImageCaptionerOptions:
     """The options with every choice made."""
-    o, words = options, options.tokens in ("word", "bpe")
+    o, tokens = options, options.tokens or "word"
     hidden = o.hidden or 256
     learns = o.backbone is None
     local = o.backbone is not None and Path(o.backbone).is_dir()
     return replace(
         o,
         backbone=str(Path(o.backbone or "").resolve()) if local else o.backbone,  # a training may go on elsewhere
-        vocabulary=o.vocabulary or {"word": 10_000, "bpe": 2000}.get(o.tokens),
-        min_count=(o.min_count or MIN_COUNT) if o.tokens == "word" else None,
+        image=o.image or "attention",
+        tokens=tokens,
+        vocabulary=o.vocabulary or {"word": 10_000, "bpe": 2000}.get(tokens),
+        min_count=(o.min_count or MIN_COUNT) if tokens == "word" else None,
+        cased=bool(o.cased),
         cell=o.cell or "lstm",
         hidden=hidden,
-        embedding=o.embedding or min(hidden, 256 if words else 64),
+        layers=o.layers or 1,
+        embedding=o.embedding or min(hidden, 256 if tokens in ("word", "bpe") else 64),
         features=o.features or 256,
         size=(o.size or SIDE) if learns else None,
         channels=(o.channels or "32,64,128,192") if learns else None,
@@ -113,7 +117,7 @@ class Network(CaptionNetwork):
 
     def __init__(self, words: Words, eye: Eye, options: ImageCaptionerOptions) -> None:
         size, looks = options.features, options.image == "attention"
-        assert size
+        assert size and options.image
         super().__init__(
             words,
             options,
@@ -215,7 +219,12 @@ class ImageCaptionTask(CaptionTask):
         )
 
     def describe(self) -> dict[str, Any]:
-        return {"task": self.name, "options": asdict(self.options), "vocabulary": self.vocabulary}
+        return {
+            "task": self.name,
+            "options": asdict(self.options),
+            "vocabulary": self.vocabulary,
+            "trained_on": self.trained_on,
+        }
 
 
 def description(words: Words, eye: Eye) -> dict[str, Any]:

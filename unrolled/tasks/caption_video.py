@@ -240,7 +240,12 @@ class VideoCaptionTask(CaptionTask):
         return [("train", self.pairs["train"]), ("validation", self.pairs["val"])]
 
     def describe(self) -> dict[str, Any]:
-        return {"task": self.name, "options": asdict(self.options), "vocabulary": description(self.words, self.shape)}
+        return {
+            "task": self.name,
+            "options": asdict(self.options),
+            "vocabulary": description(self.words, self.shape),
+            "trained_on": self.trained_on,
+        }
 
 
 def said_in(examples: Examples, vocabulary: int) -> np.ndarray:

@@ -25,6 +25,7 @@ from unrolled.data.batches import (
     Several,
     shifted,
 )
+from unrolled.data.examples import Skipped
 from unrolled.data.frames import Frames
 from unrolled.data.streams import IGNORED
 from unrolled.data.tokenizers import decode
@@ -211,6 +212,8 @@ class CaptionTask(ABC):
         self.old_sha256: Callable[[], list[str]] | None = None
         self.decoders = ""
         self.start: dict[str, Tensor] | None = None
+        self.trained_on: dict[str, Any] | None = None
+        self.skipped: list[Skipped] = []
 
     @abstractmethod
     def network(self) -> CaptionNetwork:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from unrolled.cells import CELLS, Inputs, State
 from unrolled.data.batches import BucketStream, ExampleBatch, Examples, Limit, Sequences, in_order_of_length
+from unrolled.data.examples import Skipped
 from unrolled.data.tokenizers import SPACED, Tokenizer
 from unrolled.engines import said
 from unrolled.metrics import classification
@@ -40,10 +41,11 @@ EVALUATED, TOKENS = 256, 1 << 16
 
 def resolve(options: TextClassifierOptions) -> TextClassifierOptions:
     """The options with every choice made."""
-    hidden = options.hidden or 192
+    hidden, tokens = options.hidden or 192, options.tokens or "word"
     return replace(
         options,
-        tokens=options.tokens or "word",
+        tokens=tokens,
+        vocabulary=options.vocabulary or (20_000 if tokens in ("word", "bpe") else None),
         cell=options.cell or "gru",
         hidden=hidden,
         layers=options.layers or 1,
@@ -129,6 +131,8 @@ class TextClassifierTask:
         self.old_sha256: Callable[[], list[str]] | None = None
         self.decoders = ""
         self.start: dict[str, Tensor] | None = None
+        self.trained_on: dict[str, Any] | None = None
+        self.skipped: list[Skipped] = []
 
     def model(self) -> Network:
         counts = np.bincount(self._numbers("train"), minlength=len(self.labels))
@@ -184,7 +188,12 @@ class TextClassifierTask:
 
     def describe(self) -> dict[str, Any]:
         vocabulary = {"tokenizer": self.tokenizer.to_json(), "labels": self.labels}
-        return {"task": self.name, "options": asdict(self.options), "vocabulary": vocabulary}
+        return {
+            "task": self.name,
+            "options": asdict(self.options),
+            "vocabulary": vocabulary,
+            "trained_on": self.trained_on,
+        }
 
 
 def encode_all(tokenizer: Tokenizer, texts: Sequence[str], lower: bool) -> Sequences:

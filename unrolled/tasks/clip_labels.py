@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from unrolled.cells import CELLS
 from unrolled.data.batches import BucketStream, Examples
+from unrolled.data.examples import Skipped
 from unrolled.engines import said
 from unrolled.errors import InputError
 from unrolled.nn.convnet import precision
@@ -42,6 +43,8 @@ class ClipTask(ABC):
         self.old_sha256: Callable[[], list[str]] | None = None
         self.decoders = ""
         self.start: dict[str, Tensor] | None = None
+        self.trained_on: dict[str, Any] | None = None
+        self.skipped: list[Skipped] = []
 
     def model(self) -> Any:
         network: Any = self.network(self.shape, len(self.labels), self.options)
@@ -99,13 +102,19 @@ class ClipTask(ABC):
         )
 
     def describe(self) -> dict[str, Any]:
-        return {"task": self.name, "options": asdict(self.options), "vocabulary": vocabulary(self.labels, self.shape)}
+        return {
+            "task": self.name,
+            "options": asdict(self.options),
+            "vocabulary": vocabulary(self.labels, self.shape),
+            "trained_on": self.trained_on,
+        }
 
 
 class ClipModel(PublicModel):
     """A trained network that labels clips or their frames."""
 
     network_class: type[VideoNetwork]
+    reading = ("encoding", "bad_files")
 
     def __init__(
         self,

@@ -1,6 +1,7 @@
 """From files and options to a trained model, whatever the task: make the run folder, train, resume."""
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 
-from unrolled.data.examples import CONTENT, RULES
+from unrolled.data.examples import CONTENT, RULES, Skipped
 from unrolled.engines.native import build
 from unrolled.errors import InputError
 from unrolled.tasks.kinds import KINDS, Kind, PreparedTask
@@ -34,6 +35,8 @@ class Fitted:
     result: Result
     engine: str
     run: Run | None
+    skipped: list[Skipped]
+    """Files that could not be read and were left out"""
 
 
 def fit(
@@ -58,6 +61,7 @@ def fit(
         device = pick_device(options.device)
         if options.threads:
             torch.set_num_threads(options.threads)
+        options.check_together(val=held_out is not None, start=start_from is not None)
         _compile(device, clock)
         start = load(start_from) if start_from is not None else None
         kind = _kind(options)
@@ -80,8 +84,17 @@ def fit(
         return _fitted(trainer, task)
 
 
-def resume(folder: Path, *, clock: Clock | None = None, observer: Observer | None = None) -> Fitted:
-    """Go on with a stopped run, bit for bit under `steps`, with the seconds that are left under `seconds`."""
+def resume(
+    folder: Path,
+    *,
+    data: Sequence[PathLike] | None = None,
+    val: Sequence[PathLike] | None = None,
+    clock: Clock | None = None,
+    observer: Observer | None = None,
+) -> Fitted:
+    """Go on with a stopped run, bit for bit under `steps`, with the seconds that are left under `seconds`.
+
+    data, val: where the training's data are now, if they have moved. Raises `InputError` where they are others."""
     clock, observer = clock or Clock(), observer or Observer()
     run, config = Run.open(folder)
     if config["task"] not in KINDS:
@@ -93,28 +106,31 @@ def resume(folder: Path, *, clock: Clock | None = None, observer: Observer | Non
     if description["done"]:
         raise InputError(
             f"{folder} has finished at step {description['step']:,}: to train its model further, "
-            f"use train --start-from {folder}"
+            f"use train --start-from {shlex.quote(str(folder))}"
         )
     device = pick_device(description["device"])
     _compile(device, clock)
-    kind = KINDS[config["task"]]
+    kind, moved = KINDS[config["task"]], _moved(folder, config, data, val)
     options = kind.options(**{**config["options"], "engine": description["engine"]})
     torch.set_num_threads(description["threads"])
     with _rules(config.get("rules", 1)):
         task = kind.prepare(
-            config["data"],
+            moved["data"],
             options,
-            val=_paths(config["val"]),
+            val=moved["val"],
             device=device,
             clock=clock,
             vocabulary=config["vocabulary"],
         )
     if not _same_data(task, config["sha256"]):
         raise InputError(f"the data of {folder} has changed since its training began: put it back, or train again")
-    for note in _other_decoders(task.decoders, config.get("decoders", task.decoders)):
+    task.trained_on = config.get("trained_on") or task.trained_on
+    for note in [*task.notes, *_other_decoders(task.decoders, config.get("decoders", task.decoders))]:
         observer.report({"note": note})
     trainer = _trainer(task, clock, observer)
     trainer.run = run
+    if data is not None or val is not None:
+        run.describe({**config, **moved})
     trainer.restore(tensors, description)
     return _fitted(trainer, task)
 
@@ -142,6 +158,26 @@ def _other_decoders(now: str, then: str) -> list[str]:
         return []
     listed = (", ".join(part for part in some if part not in others) for some, others in ((new, old), (old, new)))
     return ["read by {}, and when the training began by {}: the frames may differ a little".format(*listed)]
+
+
+def _moved(
+    folder: Path, config: dict[str, Any], data: Sequence[PathLike] | None, val: Sequence[PathLike] | None
+) -> dict[str, Any]:
+    """Where the data of a run are now. Raises `InputError` where they are not where they were, and no other place is
+    named."""
+    if val is not None and config["val"] is None:
+        raise InputError(f"the training of {folder} was given no --val: leave it out")
+    found = {}
+    for flag, given in (("data", data), ("val", val)):
+        was = _paths(config[flag])
+        found[flag] = was if given is None else [str(Path(path).resolve()) for path in given]
+        gone = [path for path in was or () if not Path(path).exists()] if given is None else []
+        if gone:
+            raise InputError(
+                f"{gone[0]}, which {folder} was trained on, is not there any more: put it back, or say where it is, "
+                f"unrolled resume {shlex.quote(str(folder))} --{flag} PATH"
+            )
+    return found
 
 
 def _paths(val: PathLike | Sequence[PathLike] | None) -> Sequence[PathLike] | None:
@@ -193,5 +229,5 @@ def _fitted(trainer: Trainer, task: PreparedTask) -> Fitted:
         trainer.observer.report({"note": f"resumed at step {trainer.step:,}"})
     result = trainer.train()
     model = task.public(trainer.model)
-    model.metrics, model.step = dict(result.metrics), result.best_step
-    return Fitted(model, result, trainer.place["engine"], trainer.run)
+    model.metrics, model.step, model.trained_on = dict(result.metrics), result.best_step, task.trained_on
+    return Fitted(model, result, trainer.place["engine"], trainer.run, task.skipped)

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from unrolled.data.examples import Skipped
 from unrolled.tasks.media_options import (
     FrameLabelerOptions,
     ImageCaptionerOptions,
@@ -40,6 +41,10 @@ class PreparedTask(Task, Protocol):
     """The versions of what decoded pictures and clips; "" where there are none"""
     start: dict[str, Tensor] | None
     """Weights to begin with"""
+    trained_on: dict[str, Any] | None
+    """What the model file says of the data; see `examples.trained_on`"""
+    skipped: list[Skipped]
+    """Files that could not be read and were left out"""
 
     def introduction(self, model: nn.Module, engine: str) -> str: ...
 

@@ -21,13 +21,14 @@ from unrolled.tasks.frame_labeler import FrameLabeler
 from unrolled.tasks.image_captioner import ImageCaptioner
 from unrolled.tasks.language_model import LanguageModelTask, Network, evaluate
 from unrolled.tasks.options import LanguageModelOptions
-from unrolled.tasks.public_model import PublicModel
+from unrolled.tasks.public_model import PublicModel, remarks
 from unrolled.tasks.text_classifier import TextClassifier
 from unrolled.tasks.translator import Translator
 from unrolled.tasks.video_captioner import VideoCaptioner
 from unrolled.tasks.video_classifier import VideoClassifier
 from unrolled.topologies import ManyToMany, Memory
 from unrolled.training import model_file
+from unrolled.training.run import Run
 
 
 class LanguageModel(PublicModel):
@@ -61,12 +62,13 @@ class LanguageModel(PublicModel):
     def vocabulary(self) -> dict[str, Any]:
         return self.tokenizer.to_json()
 
-    def evaluate(self, *paths: str | Path, split: str | None = None) -> dict[str, float]:
-        """`val_loss` (nats a character) and `bits_per_character` of text; split: "train", "val" or None for all."""
-        from unrolled.tasks.prepare_language_model import tokens_of  # the other way round at import
+    def evaluate(self, *paths: str | Path, split: str | None = None) -> dict[str, Any]:
+        """`val_loss` (nats per character) and `bits_per_character` of text; `notes` and `skipped` (files of a folder
+        that are not text). split: "train" or "val", as the training divides this text; None for all of it."""
+        from unrolled.tasks.prepare_language_model import measured_part  # the other way round at import
 
-        tokens = tokens_of(self.tokenizer, paths, split, self.options.val_fraction)
-        return evaluate(self.network, self.tokenizer, tokens, self.device).metrics
+        tokens, notes, skipped = measured_part(self, paths, split)
+        return {**evaluate(self.network, self.tokenizer, tokens, self.device).metrics, **remarks(notes, skipped)}
 
     def sample(self, prompt: str = "", length: int = 500, *, seed: int = 0, stop: str | None = None, **how: Any) -> str:
         """The prompt and up to `length` characters that follow it; `how`: temperature, top_k, top_p, min_p.
@@ -212,4 +214,17 @@ def load(path: str | os.PathLike[str], device: str | torch.device | None = None,
             f"{path} was trained by a version of unrolled whose networks for {found} were others: train it again, or "
             f"install that version ({str(error).splitlines()[0]})"
         ) from error
+    model.trained_on = description.get("trained_on") or _said_by_run(Path(path))
     return model.to(device) if device is not None else model
+
+
+def _said_by_run(path: Path) -> dict[str, Any] | None:
+    """What the run folder of a model says of its training's data: older model files do not."""
+    folder = path if path.is_dir() else path.parent
+    if folder / model_file.NAME != (path if path.is_file() else path / model_file.NAME):
+        return None
+    try:
+        _, config = Run.open(folder)
+    except InputError:  # no run folder, or a damaged one: then nothing is known
+        return None
+    return {"val": config["val"], "digest": None}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from unrolled.data.captioned import Captioned, read_captions
-from unrolled.data.examples import fingerprint, train_and_val
+from unrolled.data.examples import fingerprint, skipped_of, train_and_val, trained_on
 from unrolled.data.frame_cache import Kept
 from unrolled.errors import InputError
 from unrolled.nn.vision import Backbone
@@ -52,13 +52,14 @@ def prepare_image_captioner(
         options = _like(start, options)
     options = resolve(options)
     eye = _eye(options, start, vocabulary).to(device)
-    train, held, notes = train_and_val(
+    train, held, notes, digest = train_and_val(
         lambda where: read_captions(where, encoding=options.encoding, bad_files=options.bad_files),
         paths,
         val,
         fraction=options.val_fraction,
         seed=options.seed,
         groups=lambda found: found.groups,
+        again=bool(vocabulary),
     )
     (train, kept), (held, held_kept) = (_seen(part, eye, options, notes) for part in (train, held))
     inputs, held_inputs = kept.frames, held_kept.frames
@@ -72,7 +73,8 @@ def prepare_image_captioner(
         "val": examples(held_inputs, held.captions, words, options),
     }
     task = ImageCaptionTask(options, words, eye, pairs, held_inputs, held.captions, device)
-    task.notes = [*notes, *counted(held.captions)]
+    task.notes, task.trained_on = [*notes, *counted(held.captions)], trained_on(val, digest)
+    task.skipped = skipped_of(train, held)
     begun_with(
         task,
         [(kept, train.captions), (held_kept, held.captions)],
@@ -95,8 +97,10 @@ def _eye(options: ImageCaptionerOptions, start: Any, vocabulary: dict[str, Any] 
 
 def _seen(part: Captioned, eye: Eye, options: ImageCaptionerOptions, notes: list[str]) -> tuple[Captioned, Kept]:
     """The pictures that can be read, and what is known of them before a training."""
+    assert options.image
     kept = features_of(eye, part.paths, options.image, options.bad_files)
     notes += kept.notes
+    part.skipped.extend(kept.skipped)
     return part.take(kept.rows), kept
 
 
@@ -114,12 +118,4 @@ def _like(start: Any, options: ImageCaptionerOptions) -> ImageCaptionerOptions:
         not isinstance(eye, Backbone) or Backbone.open(options.backbone).sha256() != eye.sha256()
     ):
         raise InputError(f"{options.backbone} is not the backbone of the model to start from: leave --backbone out")
-    return replace(_as(start.options, options), backbone=start.options.backbone)
-
-
-def _as(has: Any, options: ImageCaptionerOptions) -> ImageCaptionerOptions:
-    """What has a default of its own, and was left at it, is taken over without a question."""
-    asked = ImageCaptionerOptions()
-    silent = {name: None for name in ARCHITECTURE if getattr(options, name) == getattr(asked, name)}
-    taken = {name: getattr(has, name) for name in silent}
-    return replace(options, **taken).like(has, ARCHITECTURE)
+    return replace(options.like(start.options, ARCHITECTURE), backbone=start.options.backbone)

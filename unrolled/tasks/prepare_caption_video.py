@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from unrolled.data.captioned import read_captions
-from unrolled.data.examples import train_and_val
+from unrolled.data.examples import skipped_of, train_and_val, trained_on
 from unrolled.errors import InputError
 from unrolled.tasks.caption_video import VideoCaptionTask, described, resolve
 from unrolled.tasks.captioning import Words, counted, with_all_captions
@@ -31,13 +31,14 @@ def prepare_video_captioner(
     """The task, ready for training. vocabulary: that of a training to resume."""
     if start is not None:
         raise InputError("a video captioner starts from nothing yet: leave --start-from out")
-    train, held, notes = train_and_val(
+    train, held, notes, digest = train_and_val(
         lambda where: read_captions(where, encoding=options.encoding, bad_files=options.bad_files),
         paths,
         val,
         fraction=options.val_fraction,
         seed=options.seed,
         groups=lambda found: found.groups,
+        again=bool(vocabulary),
     )
     options = resolve(options)
     if vocabulary:
@@ -52,7 +53,8 @@ def prepare_video_captioner(
         "val": with_all_captions(held_inputs, held.captions, words),
     }
     task = VideoCaptionTask(options, words, shape, pairs, held_inputs, held.captions, device)
-    task.notes = [*notes, *counted(held.captions)]
+    task.notes, task.trained_on = [*notes, *counted(held.captions)], trained_on(val, digest)
+    task.skipped = skipped_of(train, held)
     begun_with(
         task,
         [(kept, train.captions), (held_kept, held.captions)],

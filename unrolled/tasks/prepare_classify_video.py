@@ -8,7 +8,7 @@ import torch
 
 from unrolled.data.batches import Examples
 from unrolled.data.clips import read_clips
-from unrolled.data.examples import train_and_val
+from unrolled.data.examples import skipped_of, train_and_val, trained_on
 from unrolled.data.labelled import Classes
 from unrolled.errors import InputError
 from unrolled.tasks.classify_video import VideoClassifierTask, resolve
@@ -32,7 +32,7 @@ def prepare_video_classifier(
     """The task, ready for training. vocabulary: that of a training to resume."""
     if start is not None:
         raise InputError("a video classifier starts from nothing yet: leave --start-from out")
-    train, held, notes = train_and_val(
+    train, held, notes, digest = train_and_val(
         lambda where: read_clips(where, bad_files=options.bad_files),
         paths,
         val,
@@ -40,6 +40,7 @@ def prepare_video_classifier(
         seed=options.seed,
         strata=lambda found: found.labels,
         groups=lambda found: found.groups,
+        again=bool(vocabulary),
         val_groups=groups_of(options),
     )
     options = resolve(options)
@@ -53,6 +54,7 @@ def prepare_video_classifier(
         parts.append((kept, part.labels))
         old.append((kept.frames, classes.numbers(part).tolist()))
     task = VideoClassifierTask(options, shape, classes.names, splits, device)
-    task.notes = notes
+    task.notes, task.trained_on = notes, trained_on(val, digest)
+    task.skipped = skipped_of(train, held)
     begun_with(task, parts, old=lambda: [old_fingerprint(*part) for part in old])
     return task

@@ -9,7 +9,7 @@ import torch
 
 from unrolled.data.batches import Examples, Sequences
 from unrolled.data.clips import Segmented, read_segments
-from unrolled.data.examples import train_and_val
+from unrolled.data.examples import skipped_of, train_and_val, trained_on
 from unrolled.data.frames import Frames
 from unrolled.data.labelled import Classes
 from unrolled.errors import InputError
@@ -34,13 +34,14 @@ def prepare_frame_labeler(
     """The task, ready for training. vocabulary: that of a training to resume."""
     if start is not None:
         raise InputError("a frame labeler starts from nothing yet: leave --start-from out")
-    train, held, notes = train_and_val(
+    train, held, notes, digest = train_and_val(
         lambda where: read_segments(where, bad_files=options.bad_files),
         paths,
         val,
         fraction=options.val_fraction,
         seed=options.seed,
         groups=lambda found: found.groups,
+        again=bool(vocabulary),
         val_groups=groups_of(options),
     )
     options = resolve(options)
@@ -57,7 +58,8 @@ def prepare_frame_labeler(
         "val": Examples(held_frames, Sequences.pack(held_numbers, count)),
     }
     task = FrameLabelerTask(options, shape, classes.names, splits, device)
-    task.notes = notes
+    task.notes, task.trained_on = notes, trained_on(val, digest)
+    task.skipped = skipped_of(train, held)
     begun_with(
         task,
         [(kept, train.segments), (held_kept, held.segments)],

@@ -22,6 +22,7 @@ from unrolled.data.batches import (
     Sequences,
     shifted,
 )
+from unrolled.data.examples import Skipped
 from unrolled.data.pairs import Pairs
 from unrolled.data.streams import IGNORED
 from unrolled.data.vocabulary import BEGIN, PADDING, Vocabulary
@@ -204,6 +205,8 @@ class TranslateTask:
         self.old_sha256: Callable[[], list[str]] | None = None
         self.decoders = ""
         self.start: dict[str, Tensor] | None = None
+        self.trained_on: dict[str, Any] | None = None
+        self.skipped: list[Skipped] = []
 
     def model(self) -> Network:
         network, targets = Network(self.languages, self.options), self.splits["train"].targets
@@ -258,4 +261,9 @@ class TranslateTask:
         )
 
     def describe(self) -> dict[str, Any]:
-        return {"task": self.name, "options": asdict(self.options), "vocabulary": self.languages.to_json()}
+        return {
+            "task": self.name,
+            "options": asdict(self.options),
+            "vocabulary": self.languages.to_json(),
+            "trained_on": self.trained_on,
+        }

@@ -13,11 +13,9 @@ from torch import nn
 from unrolled.cells import CELLS, Inputs
 from unrolled.data import decoders, video
 from unrolled.data.batches import ExampleBatch
-from unrolled.data.clips import Clips, Segmented
-from unrolled.data.examples import CONTENT, fingerprint, rows_of
+from unrolled.data.examples import CONTENT, BadFiles, Skipped, fingerprint
 from unrolled.data.frame_cache import Kept, cached
 from unrolled.data.frames import Frames
-from unrolled.data.media_files import BadFiles
 from unrolled.data.streams import IGNORED
 from unrolled.errors import InputError
 from unrolled.nn import Recurrent
@@ -33,6 +31,8 @@ class Part(Protocol):
 
     @property
     def paths(self) -> Sequence[Path]: ...
+    @property
+    def skipped(self) -> list[Skipped]: ...
 
     def take(self, rows: np.ndarray) -> Self: ...
 
@@ -211,6 +211,7 @@ def read_part(part: P, shape: Shape, options: VideoOptions, notes: list[str]) ->
     """The clips that can be read, and their frames; the others are noted, where they are left out."""
     kept = shape.read(part.paths, options.bad_files)
     notes += kept.notes
+    part.skipped.extend(kept.skipped)
     return part.take(kept.rows), kept
 
 
@@ -227,11 +228,3 @@ def old_fingerprint(frames: Frames, said: Sequence[Any]) -> str:
     each."""
     pictures = [hashlib.sha256(frames[row].tobytes()).hexdigest() for row in range(len(frames))]
     return fingerprint(pictures, [str(one) for one in said])
-
-
-def part_asked(split: str, clips: Clips | Segmented, options: Any) -> np.ndarray:
-    """Which clips are train, val or test: as the data say, or the groups that the training kept for validation."""
-    splits, groups = clips.splits, groups_of(options)
-    if groups is not None and clips.groups is not None and splits is None:
-        splits = ["val" if group in groups else "train" for group in clips.groups]
-    return rows_of(split, splits, clips.places, "clip")

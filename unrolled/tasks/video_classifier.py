@@ -8,14 +8,15 @@ import numpy as np
 
 from unrolled.data.batches import Examples
 from unrolled.data.clips import read_clips
+from unrolled.data.examples import BadFiles
 from unrolled.data.frames import Frames
 from unrolled.data.labelled import Classes
 from unrolled.metrics import classification
 from unrolled.tasks.classify_video import Network, VideoClassifierTask, measure, predict
 from unrolled.tasks.clip_labels import ClipModel, several
 from unrolled.tasks.media_options import VideoClassifierOptions
+from unrolled.tasks.public_model import remarks
 from unrolled.tasks.text_classifier import Prediction
-from unrolled.tasks.video import part_asked
 
 
 class VideoClassifier(ClipModel):
@@ -38,20 +39,30 @@ class VideoClassifier(ClipModel):
             for row in found
         ]
 
-    def evaluate(self, *paths: str | os.PathLike[str], split: str | None = None) -> dict[str, Any]:
-        """accuracy, f1 (macro), top-k, val_loss; `report` (a row a class) and `confusion` (rows: the truth).
+    def evaluate(
+        self,
+        *paths: str | os.PathLike[str],
+        split: str | None = None,
+        encoding: str | None = None,
+        bad_files: BadFiles = "stop",
+    ) -> dict[str, Any]:
+        """accuracy, f1 (macro), top-k, val_loss; `report` (a row per class), `confusion` (rows: the truth),
+        `notes` and `skipped`.
 
-        split: train, val or test, where the data or the training's --val-groups say which clip is what. Raises
-        `InputError` at a label that the training did not have.
+        split: train or val as the training divides these clips; test where the data say so. encoding: of their table,
+        default UTF-8. bad_files: "stop" at a clip that cannot be read, or "skip" it. Raises `InputError` at a label
+        that the training did not have.
         """
-        read = read_clips(paths)
-        if split is not None:
-            read = read.take(part_asked(split, read, self.options))
+        read = read_clips(paths, encoding=encoding, bad_files=bad_files)
+        read = self.part(read, split, paths, "clip", strata=read.labels, groups=read.groups)
+        kept = self.shape.read(read.paths, bad_files)
+        read = read.take(kept.rows)
         targets = Classes(self.labels).numbers(read)
-        _, found = predict(self.network, Examples(self.shape.read(read.paths).frames, targets), self.device)
+        _, found = predict(self.network, Examples(kept.frames, targets), self.device)
         counts = classification.confusion(targets, found.argmax(-1), len(self.labels))
         return {
             **measure(targets, found),
             "report": classification.report(counts, self.labels),
             "confusion": counts.tolist(),
+            **remarks([*read.notes, *kept.notes], [*read.skipped, *kept.skipped]),
         }

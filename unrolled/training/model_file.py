@@ -14,6 +14,9 @@ from unrolled.errors import InputError
 from unrolled.training import files
 from unrolled.training.files import FORMAT
 
+NAME = "model.safetensors"
+"""In a run folder"""
+
 
 def sha256(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over names, types, shapes and bytes, in the order of the names."""
@@ -43,7 +46,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     where its weights are not finite."""
     folder = path
     if path.is_dir():
-        path = path / "model.safetensors"
+        path = path / NAME
     if not path.is_file():
         begun = folder.is_dir() and ((folder / "run.json").exists() or not any(folder.iterdir()))
         why = "its training has kept none yet, or ended before it did" if begun else "there is no such file"

@@ -46,6 +46,10 @@ class Run:
             if path.resolve().is_relative_to(folder.resolve()):
                 raise InputError(f"{path} lies in {folder}, which --overwrite would delete: choose another --out")
 
+    def describe(self, config: dict[str, Any]) -> None:
+        """Write run.json."""
+        files.write(self.folder / "run.json", json.dumps(config, indent=1, ensure_ascii=False).encode())
+
     @classmethod
     def open(cls, folder: Path) -> tuple["Run", dict[str, Any]]:
         """An existing run and its configuration."""
@@ -113,8 +117,9 @@ class Claim:
             self._make()
         elif not self.folder.is_dir() or any(self.folder.iterdir()):
             raise InputError(f"{self.folder} was taken by another training meanwhile: choose another --out")
-        files.write(self.folder / "run.json", json.dumps(config, indent=1, ensure_ascii=False).encode())
-        return Run(self.folder)
+        run = Run(self.folder)
+        run.describe(config)
+        return run
 
     def __enter__(self) -> "Claim":
         return self
