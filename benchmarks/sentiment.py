@@ -2,13 +2,14 @@
 
     python benchmarks/sentiment.py ../shared/data --seconds 300 --seeds 0 1 2 --sets mr sst2 nsmc
 
-mr: rt-polarity, a tenth of each class drawn with the seed, on which the best model is chosen and both are measured;
-sst2: chosen on dev, measured on test; nsmc: 60,000 training reviews, characters, chosen on dev, measured on test. The
-regression has words and pairs of words (nsmc: beside it characters, 1 to 3 in a row) of the training part alone, and
-scikit-learn's defaults (C = 1). Prints a JSON line a training. Needs unrolled[bench].
+The best model is chosen on one part and measured on another. mr: rt-polarity, of each class a tenth is drawn with the
+seed for test, then a tenth of the rest for validation; sst2 and nsmc (60,000 training reviews, characters): chosen on
+dev, measured on test. The regression has words and pairs of words (nsmc: beside it characters, 1 to 3 in a row) of the
+training part alone, and scikit-learn's defaults (C = 1). Prints a JSON line per training. Needs unrolled[bench].
 """
 
 import argparse
+import csv
 import json
 import subprocess
 import sys
@@ -18,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from parts import three_parts
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from unrolled.data.labelled import Labelled, read_labelled
-from unrolled.data.splits import divide
 
 SETS: dict[str, dict[str, Any]] = {
-    "mr": {"path": "mr_polarity", "flags": ["--encoding", "latin-1", "--lower"]},
+    "mr": {"path": "mr_polarity", "flags": ["--lower"]},
     "sst2": {"path": "sst2", "flags": ["--lower"]},
     "nsmc": {
         "path": "nsmc/ratings_train.tsv",
@@ -36,15 +37,28 @@ SETS: dict[str, dict[str, Any]] = {
 }
 
 
-def parts(data: Path, name: str, seed: int) -> tuple[Labelled, Labelled]:
-    """What is trained on, and what is measured: the very split of `unrolled train classify-text`."""
-    given = SETS[name]
-    columns = {"text_column": "document", "label_column": "label"} if name == "nsmc" else {}
-    read = read_labelled([data / given["path"]], encoding="latin-1" if name == "mr" else None, **columns)
-    if "test" in given:
-        return read, read_labelled([data / given["test"]], **columns)
-    division = divide(len(read), splits=read.splits, strata=read.labels, fraction=0.1, seed=seed)
-    return read.take(division.train), read.take(division.test if len(division.test) else division.val)
+def source(data: Path, name: str, seed: int, folder: Path) -> Path:
+    """Where the set lies; mr, which has no parts, is written into the folder as a table with a split column."""
+    path: Path = data / SETS[name]["path"]
+    if name != "mr":
+        return path
+    read, table = read_labelled([path], encoding="latin-1"), folder / "mr.csv"
+    with open(table, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("text", "label", "split"))
+        splits = three_parts(len(read), strata=read.labels, seed=seed)
+        writer.writerows(zip(read.texts, read.labels, splits, strict=True))
+    return table
+
+
+def parts(path: Path, test: Path | None) -> tuple[Labelled, Labelled]:
+    """What `unrolled train classify-text` trains on, and what is measured."""
+    columns = {"text_column": "document", "label_column": "label"} if test else {}
+    read = read_labelled([path], **columns)
+    if test:
+        return read, read_labelled([test], **columns)
+    split = np.array(read.splits)
+    return read.take(np.flatnonzero(split == "train")), read.take(np.flatnonzero(split == "test"))
 
 
 def regression(train: Labelled, test: Labelled, characters: bool) -> float:
@@ -55,18 +69,11 @@ def regression(train: Labelled, test: Labelled, characters: bool) -> float:
     return float(np.mean(model.predict(vectors.transform(test.texts)) == np.array(test.labels)))
 
 
-def ours(data: Path, name: str, seed: int, seconds: float, more: list[str]) -> dict[str, Any]:
-    given = SETS[name]
-    with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "run"
-        command = ["train", "classify-text", str(data / given["path"]), *given["flags"], "--seconds", str(seconds)]
-        command += ["--val", str(data / given["val"])] if "val" in given else []
-        summary = _unrolled(*command, "--seed", str(seed), "--out", str(run), *more)
-        if name == "mr":
-            return {"accuracy": summary["accuracy"], "f1": summary["f1"], "summary": summary}
-        where = [str(data / given["test"])] if "test" in given else [str(data / given["path"]), "--split", "test"]
-        measured = _unrolled("evaluate", str(run), *where)
-        return {"accuracy": measured["accuracy"], "f1": measured["f1"], "summary": summary}
+def ours(path: Path, test: Path | None, flags: list[str], folder: Path) -> dict[str, Any]:
+    run = str(folder / "run")
+    summary = _unrolled("train", "classify-text", str(path), *flags, "--out", run)
+    measured = _unrolled("evaluate", run, *([str(test)] if test else [str(path), "--split", "test"]))
+    return {"accuracy": measured["accuracy"], "f1": measured["f1"], "summary": summary}
 
 
 def _unrolled(*arguments: str) -> dict[str, Any]:
@@ -75,6 +82,28 @@ def _unrolled(*arguments: str) -> dict[str, Any]:
     )
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def measure(options: argparse.Namespace, name: str, seed: int, more: list[str], folder: Path) -> dict[str, Any]:
+    given, path = SETS[name], source(options.data, name, seed, folder)
+    val, test = (options.data / given[part] if part in given else None for part in ("val", "test"))
+    train_part, test_part = parts(path, test)
+    flags = [*given["flags"], *(["--val", str(val)] if val else [])]
+    begun = time.time()
+    found = ours(path, test, [*flags, "--seconds", str(options.seconds), "--seed", str(seed), *more], folder)
+    wall, summary = round(time.time() - begun, 1), found.pop("summary")
+    kept = ("seconds", "steps", "best_step", "parameters", "tokens_per_second", "train_loss", "accuracy")
+    return {
+        "set": name,
+        "seed": seed,
+        "train": len(train_part),
+        "test": len(test_part),
+        "regression_words": regression(train_part, test_part, characters=False),
+        "regression_characters": regression(train_part, test_part, characters=True) if name == "nsmc" else None,
+        **found,
+        "wall": wall,
+        "val": {key: summary[key] for key in kept},
+    }
 
 
 def main() -> None:
@@ -90,25 +119,9 @@ def main() -> None:
     options = parser.parse_args(given)
     for name in options.sets:
         for seed in options.seeds:
-            train, test = parts(options.data, name, seed)
-            line = {
-                "set": name,
-                "seed": seed,
-                "train": len(train),
-                "test": len(test),
-                "regression_words": regression(train, test, characters=False),
-                "regression_characters": regression(train, test, characters=True) if name == "nsmc" else None,
-            }
-            begun = time.time()
-            found = ours(options.data, name, seed, options.seconds, more)
-            summary = found.pop("summary")
-            kept = ("seconds", "steps", "best_step", "parameters", "tokens_per_second", "train_loss", "accuracy")
-            print(
-                json.dumps(
-                    {**line, **found, "wall": round(time.time() - begun, 1), "val": {k: summary[k] for k in kept}}
-                )
-            )
-            sys.stdout.flush()
+            with tempfile.TemporaryDirectory() as folder:
+                line = measure(options, name, seed, more, Path(folder))
+            print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":

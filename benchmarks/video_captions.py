@@ -1,17 +1,17 @@
 """Captions of clips: what is said of them, beside what is in them.
 
     python benchmarks/video_captions.py sprites ../shared/data/sprites --seconds 600
-    python benchmarks/video_captions.py digits FOLDER --seconds 300        (FOLDER: of unrolled moving-digits)
+    python benchmarks/video_captions.py digits FOLDER --seconds 600        (FOLDER: of unrolled moving-digits)
 
 sprites: pixel-art figures, three captions a clip, each of which names other attributes: hair, top, trousers, and what
 the figure does, in which order and direction. What is true of a clip is what its three captions and its segments say
 together. A generated caption is right if all that it states is true; one that is no sentence of the captions' grammar
-is wrong. Outfits of the validation clips do not occur in training. digits: a caption is right if it is one of the
-clip's two. Beside them: the captions of the training clip whose frames are most similar (pixels, resampled to as many
-frames). Prints a JSON line.
+is wrong. The 100 clips whose split is val are the test part; of the 900 others whole outfits (hair, top and trousers,
+as the captions name them) make a tenth to choose the best model on, so no outfit is in two parts. digits: a caption is
+right if it is one of the clip's two; the three parts are those of the folder. Beside them: the captions of the training
+clip whose frames are most similar (pixels, resampled to 16 frames). Prints a JSON line.
 
---hold-out: for choosing hyperparameters: nothing but the training clips is used, a sixth of which (sprites: whole
-outfits) is validated on.
+--measure val: for choosing hyperparameters, measure on the part that chooses the model, and leave the test part alone.
 """
 
 import argparse
@@ -153,16 +153,15 @@ def nearest(train: Captioned, test: Captioned) -> list[str]:
     return [train.captions[row][0] for row in distances.argmin(1)]
 
 
-def divided(kind: str, folder: Path, hold_out: bool) -> tuple[Captioned, Captioned]:
-    """Clips to train on and to measure; see the module's first lines."""
+def divided(kind: str, folder: Path) -> dict[str, Captioned]:
+    """The clips of each part; see the module's first lines."""
     read = read_captions([folder])
     parts = divide(len(read), splits=read.splits)
-    train, test = read.take(parts.train), read.take(parts.val)
-    if not hold_out:
-        return train, test
-    outfits = [outfit(several) for several in train.captions] if kind == "sprites" else None
-    parts = divide(len(train), groups=outfits, fraction=1 / 6, seed=1)
-    return train.take(parts.train), train.take(parts.val)
+    if kind == "digits":
+        return {name: read.take(getattr(parts, name)) for name in ("train", "val", "test")}
+    rest = read.take(parts.train)
+    within = divide(len(rest), groups=[outfit(several) for several in rest.captions], seed=0)
+    return {"train": rest.take(within.train), "val": rest.take(within.val), "test": read.take(parts.val)}
 
 
 def outfit(references: Sequence[str]) -> str:
@@ -173,12 +172,12 @@ def outfit(references: Sequence[str]) -> str:
     return ", ".join(found[name] for name in ("hair", "top", "trousers"))
 
 
-def table(path: Path, train: Captioned, test: Captioned) -> None:
-    """The captions of both, as a training takes them."""
+def table(path: Path, parts: dict[str, Captioned]) -> None:
+    """The captions of the parts, as a training takes them."""
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("path", "caption", "split"))
-        for split, part in (("train", train), ("val", test)):
+        for split, part in parts.items():
             for clip, several in zip(part.paths, part.captions, strict=True):
                 writer.writerows((clip.resolve(), text, split) for text in several)
 
@@ -190,7 +189,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--beam", type=int, default=5)
-    parser.add_argument("--hold-out", action="store_true")
+    parser.add_argument("--measure", choices=("val", "test"), default="test")
     parser.add_argument("--out", type=Path, help="keep the run here")
     parser.add_argument("--show", type=int, default=0, help="print so many captions that are wrong")
     parser.epilog = "What follows a -- are more flags of train caption-video."
@@ -198,11 +197,12 @@ def main() -> None:
     if "--" in given:  # argparse would not give them to the right place
         given, more = given[: given.index("--")], given[given.index("--") + 1 :]
     options = parser.parse_args(given)
-    train, test = divided(options.kind, options.folder, options.hold_out)
+    parts = divided(options.kind, options.folder)
+    train, test = parts["train"], parts[options.measure]
     with tempfile.TemporaryDirectory() as scratch:
         run = options.out or Path(scratch) / "run"
-        table(Path(scratch) / "captions.csv", train, test)
-        data = Path(scratch) / "captions.csv" if options.hold_out else options.folder
+        data = Path(scratch) / "captions.csv"
+        table(data, parts)
         command = ["train", "caption-video", str(data), "--seconds", str(options.seconds), "--out", str(run)]
         command += ["--seed", str(options.seed), "--json", *more]
         done = subprocess.run(
@@ -219,10 +219,10 @@ def main() -> None:
         json.dumps(
             {
                 "set": options.kind,
-                "held_out": options.hold_out,
+                "measured_on": options.measure,
                 "seed": options.seed,
                 "flags": more,
-                "clips": [len(train), len(test)],
+                "clips": {name: len(part) for name, part in parts.items()},
                 "ours": measure(options.kind, written, test, options.folder),
                 "nearest_neighbour": measure(options.kind, nearest(train, test), test, options.folder),
                 "training": {name: summary[name] for name in kept},

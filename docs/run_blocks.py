@@ -10,7 +10,7 @@
   lines of it: `reviews.tsv` and `test.tsv` with labels, `pairs.tsv` and `test-pairs.tsv` with translations.
 - `unrolled` and `python` are those of this checkout.
 - Trainings are shortened (`Limits`): `--seconds N` and `seconds=N` become at most 4, `--steps N` and `steps=N` at
-  most 300, in the tests 40; of moving digits at most 60 clips are made to train on, and 12 to validate on.
+  most 300, in the tests 40; of moving digits at most 60 clips are made to train on, 12 to validate on and 6 to test on.
 - A block that begins with `python3 -m venv` sets things up and is run by `.ci/run`.
 - `<!-- not run: REASON -->` in the line before a block keeps it from running; tests/test_docs.py lists the reasons.
 """
@@ -55,6 +55,7 @@ class Limits:
     steps: int = 300
     train: int = 60
     val: int = 12
+    test: int = 6
 
     def shorten(self, code: str) -> str:
         """The code with every length of a training at most the limit.
@@ -63,8 +64,8 @@ class Limits:
         'unrolled train language-model a.txt --seconds 4 --steps 2'
         >>> Limits().shorten('fit("a.txt", seconds=60.5, steps=1_000)')
         'fit("a.txt", seconds=4, steps=300)'
-        >>> Limits().shorten("unrolled moving-digits digits --train 1200 --val 200")
-        'unrolled moving-digits digits --train 60 --val 12'
+        >>> Limits().shorten("unrolled moving-digits digits --train 1200 --val 200 --test 200")
+        'unrolled moving-digits digits --train 60 --val 12 --test 6'
         """
 
         for unit, limit in asdict(self).items():

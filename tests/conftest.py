@@ -121,6 +121,7 @@ for line in sys.stdin:
     os.chdir(request["cwd"])
     for number in (0, 1, 2):
         os.dup2(os.open(request[str(number)], (os.O_WRONLY | os.O_CREAT) if number else os.O_RDONLY), number)
+    sys.stdin = open(0, closefd=False)
     sys.argv = ["unrolled", *request["arguments"]]
     code = 1
     try:
@@ -146,13 +147,14 @@ def quick_cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
         encoding="utf-8",
     ) as server:
 
-        def run(*arguments: object, cwd: Path = output) -> "subprocess.CompletedProcess[str]":
+        def run(*arguments: object, cwd: Path = output, stdin: str = "") -> "subprocess.CompletedProcess[str]":
             assert server.stdin and server.stdout
-            out, err = output / "stdout", output / "stderr"
+            out, err, given = output / "stdout", output / "stderr", output / "stdin"
+            given.write_text(stdin, encoding="utf-8")
             out.unlink(missing_ok=True)
             err.unlink(missing_ok=True)
             words = list(map(str, arguments))
-            request = {"arguments": words, "cwd": str(cwd), "0": os.devnull, "1": str(out), "2": str(err)}
+            request = {"arguments": words, "cwd": str(cwd), "0": str(given), "1": str(out), "2": str(err)}
             print(json.dumps(request), file=server.stdin, flush=True)
             code = int(server.stdout.readline())
             texts = [path.read_text("utf-8", errors="backslashreplace") for path in (out, err)]

@@ -124,3 +124,34 @@ def test_statistics_of_batch_normalisation_are_averaged_too() -> None:
     with average.in_place():
         assert torch.allclose(model.running_mean, torch.stack(means).mean(0))
     assert torch.equal(model.running_mean, means[-1])
+
+
+def test_what_is_frozen_is_not_averaged() -> None:
+    def part() -> nn.Module:
+        return nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+
+    model = nn.Sequential(part(), part())
+    model[0].requires_grad_(False)
+    average = Average(model, 0.5)
+    learns = {"1.0.weight", "1.0.bias", "1.1.weight", "1.1.bias", "1.1.running_mean", "1.1.running_var"}
+    assert set(average.state()) == learns
+    model(torch.randn(4, 2))  # the statistics of the frozen part go on, as those of a network in training mode do
+    mean = model[0][1].running_mean.clone()
+    with average.in_place():
+        assert torch.equal(model[0][1].running_mean, mean) and not torch.equal(model[1][1].running_mean, mean)
+
+
+def test_a_checkpoint_that_numbers_the_averages_resumes_to_the_same_bits(tiny_text: Path, tmp_path: Path) -> None:
+    """As all did until they were kept by name."""
+    whole = train(tiny_text, average=0.2)
+    train(tiny_text, tmp_path / "parts", 30, average=0.2)
+    newest = checkpoint.latest(tmp_path / "parts")
+    assert newest is not None
+    tensors, description = checkpoint.load(newest)
+    names = [f"average/{name}" for name, _ in whole.model.network.named_parameters()]
+    numbered = {f"average/{at}": tensors.pop(name) for at, name in enumerate(names)}
+    del description["progress"]
+    checkpoint.save(tmp_path / "parts", 30, {**tensors, **numbered}, description)
+    last = fitting.resume(tmp_path / "parts")
+    hashes = [model_file.sha256(f.model.network.state_dict()) for f in (whole, last)]
+    assert hashes[0] == hashes[1] and last.result.metrics == whole.result.metrics

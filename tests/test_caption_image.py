@@ -277,7 +277,7 @@ def test_damaged_pictures_stop_or_are_skipped_and_listed(data: Path, backbone: P
     fitted = fitting.fit([folder], options=ImageCaptionerOptions(bad_files="skip", **how), observer=listener)
     notes = " ".join(line["note"] for line in listener.lines if "note" in line)
     assert "blue_square_1.png" in notes and "red_circle_0.png" in notes and "of 22 different pictures" in notes
-    assert fitted.model.evaluate(folder)["pictures"] == 30
+    assert fitted.model.evaluate(folder, bad_files="skip")["pictures"] == 30
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ def test_what_takes_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_words_keep_all_in_json() -> None:
-    words = Words.learn(["A dog .", "a Cat ."], ImageCaptionerOptions(min_count=1))
+    words = Words.learn(["A dog .", "a Cat ."], ImageCaptionerOptions(tokens="word", min_count=1))
     again = Words.from_json(json.loads(json.dumps(words.to_json())))
     assert again.longest == words.longest == 3
     assert again.vocabulary.encode("a cat").tolist() == words.vocabulary.encode("A CAT").tolist()
@@ -385,8 +385,8 @@ def test_the_commands_refuse_in_a_sentence(data: Path, backbone: Path, tmp_path:
     for arguments, words in (
         (("predict", model, picture, "--picture", tmp_path / "a.png"), "no attention"),
         (("predict", model, picture, "--beam", 0), "--beam is 0"),
-        (("predict", model, tmp_path / "text.jpg"), "text.jpg is not a picture"),
-        (("predict", model, tmp_path / "none.jpg"), "none.jpg"),
+        (("predict", model, tmp_path / "text.jpg", "--bad-files", "stop"), "text.jpg is not a picture"),
+        (("predict", model, tmp_path / "none.jpg", "--bad-files", "stop"), "none.jpg"),
         (("predict", model, "--bean", 3), "unknown option: --bean"),
         (("report", model, data, "--out", "a.pdf"), ".html nor .png nor .svg"),
         (("evaluate", model, data, "--split", "test"), "no picture of the split 'test'"),

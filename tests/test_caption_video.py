@@ -353,6 +353,6 @@ def test_the_commands(folder: Path, tmp_path: Path, quick_cli: Cli) -> None:
     assert page.count("<article>") == page.count("data:image/jpeg;base64,") == page.count("<canvas") == 6
     assert "6 clips measured against 12 captions" in page
     assert "data-rows=2 data-columns=3" in page
-    missing = quick_cli("predict", str(run), str(tmp_path / "no.mp4"))
+    missing = quick_cli("predict", str(run), str(tmp_path / "no.mp4"), "--bad-files", "stop")
     assert missing.returncode == 2 and "no.mp4" in missing.stderr
     assert_one_sentence(missing.stderr.strip())

@@ -142,3 +142,104 @@ def test_real_captions(shared_data: Path) -> None:
     sprites = read_captions([shared_data / "sprites"])
     assert len(sprites) == 1_000 and {len(c) for c in sprites.captions} == {3}
     assert (sprites.splits or []).count("val") == 100
+
+
+# the layouts of known data sets, as they are when unpacked
+
+
+def pairs(found: object, folder: Path) -> list[tuple[str, list[str], str | None]]:
+    splits = found.splits or [None] * len(found)  # type: ignore[attr-defined]
+    rows = zip(found.paths, found.captions, splits, strict=True)  # type: ignore[attr-defined]
+    return [(str(path.relative_to(folder)), captions, split) for path, captions, split in rows]
+
+
+def coco(*images: tuple[int, str, str]) -> str:
+    return json.dumps(
+        {
+            "images": [{"id": n, "file_name": name} for n, name, _ in images],
+            "annotations": [{"image_id": n, "id": n, "caption": f"{caption} "} for n, _, caption in images],
+        }
+    )
+
+
+@pytest.mark.parametrize("year", ["2014", "2017"])
+@pytest.mark.parametrize("above", ["", "images"])
+def test_coco_as_it_is_unpacked(tmp_path: Path, year: str, above: str) -> None:
+    """Pictures lie in folders of their own, and names come twice: only the part says which."""
+    folder = make(tmp_path / "coco", *(str(Path(above, f"{part}{year}", "7.jpg")) for part in ("train", "val")))
+    tables = make(folder / "annotations", "instances.json")
+    for part in ("train", "val"):
+        (tables / f"captions_{part}{year}.json").write_text(coco((7, "7.jpg", f"a {part} picture")))
+        (tables / f"instances_{part}{year}.json").write_text('{"images": [], "annotations": []}')
+    both = [tables / f"captions_{part}{year}.json" for part in ("train", "val")]
+    wanted = [(str(Path(above, f"{part}{year}", "7.jpg")), [f"a {part} picture"], part) for part in ("train", "val")]
+    for given in ([folder], [tables], both):
+        assert pairs(read_captions(given), folder) == wanted
+    (alone,) = pairs(read_captions(both[:1]), folder)
+    assert alone == (*wanted[0][:2], None)  # what stands alone is divided, or validated on another file
+
+
+@pytest.mark.parametrize("laid", ["val2014/c.jpg", "images/val2014/c.jpg", "c.jpg", "images/c.jpg"])
+def test_karpathys_splits_name_the_folder_of_a_picture(tmp_path: Path, laid: str) -> None:
+    found = {
+        "images": [
+            {"filepath": "train2014", "filename": "d.jpg", "split": "restval", "sentences": [{"raw": "a dog \n"}]},
+            {"filepath": "val2014", "filename": "c.jpg", "split": "test", "sentences": [{"raw": "two cats"}]},
+        ],
+        "dataset": "coco",
+    }
+    make(tmp_path, "train2014/d.jpg", laid, "results/c.jpg", dataset_coco__json=json.dumps(found))
+    for given in (tmp_path, tmp_path / "dataset_coco.json"):
+        assert pairs(read_captions([given]), tmp_path) == [
+            ("train2014/d.jpg", ["a dog"], "train"),
+            (laid, ["two cats"], "test"),
+        ]
+    make(tmp_path, dataset_flickr8k__json=json.dumps(KARPATHY), Images__txt="")
+    assert "dataset_coco.json and dataset_flickr8k.json: name the one" in refused(read_captions, tmp_path)
+    make(tmp_path, "Flicker8k_Dataset/d.jpg", "Flicker8k_Dataset/c.jpg")
+    flickr = read_captions([tmp_path / "dataset_flickr8k.json"])
+    assert pairs(flickr, tmp_path)[0] == ("Flicker8k_Dataset/d.jpg", CAPTIONS[0], "train")
+
+
+FLICKR30K = (
+    "image_name| comment_number| comment\n"
+    'd.jpg| 0| A "big" dog , running ; it says hello .\n'
+    "d.jpg| 1| Two men | one dog .\n"
+    "c.jpg| 4   A dog runs across the grass .\n"
+)
+
+
+@pytest.mark.parametrize("name", ["results.csv", "captions.txt"])
+def test_flickr30ks_results_with_its_line_that_lacks_a_separator(tmp_path: Path, name: str) -> None:
+    make(tmp_path, "flickr30k_images/d.jpg", "flickr30k_images/c.jpg", **{name.replace(".", "__"): FLICKR30K})
+    for given in (tmp_path, tmp_path / name):
+        found = read_captions([given])
+        assert found.captions == [
+            ['A "big" dog , running ; it says hello .', "Two men | one dog ."],
+            ["A dog runs across the grass ."],
+        ]
+        assert [path.name for path in found.paths] == ["d.jpg", "c.jpg"] and found.places.say(1).endswith("line 4")
+        (note,) = found.notes
+        assert "lack their second |" in note and note.endswith("1, the first of them line 4")
+    (tmp_path / name).write_text(FLICKR30K + "d.jpg\n")
+    assert "line 5 is not a picture's name, a number and a caption" in refused(read_captions, tmp_path / name)
+
+
+def test_flickr30k_with_commas_and_as_token_file(tmp_path: Path) -> None:
+    make(tmp_path, "a.jpg", captions__csv='image_name,comment_number,comment\na.jpg,0,"one, two"\n')
+    assert read_captions([tmp_path]).captions == [["one, two"]]
+    folder = make(tmp_path / "b", "flickr30k-images/a.jpg", results_20130124__token="a.jpg#0\tone , two\n")
+    for given in (folder, folder / "results_20130124.token"):
+        assert read_captions([given]).captions == [["one , two"]]
+
+
+def test_msr_vtt_as_it_came(tmp_path: Path) -> None:
+    found = {
+        "videos": [{"video_id": "video0", "split": "train"}, {"video_id": "video9", "split": "validate"}],
+        "sentences": [{"video_id": f"video{n}", "caption": f"clip {n}"} for n in (9, 0, 9)],
+    }
+    make(tmp_path, "TrainValVideo/video0.mp4", "TrainValVideo/video9.mp4", a__json=json.dumps(found))
+    assert pairs(read_captions([tmp_path / "a.json"]), tmp_path) == [
+        ("TrainValVideo/video0.mp4", ["clip 0"], "train"),
+        ("TrainValVideo/video9.mp4", ["clip 9", "clip 9"], "val"),
+    ]

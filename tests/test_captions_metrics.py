@@ -8,7 +8,7 @@ pictures) this module gives what is published for it: BLEU 0.579, 0.404, 0.279, 
 import pytest
 
 from unrolled.errors import InputError
-from unrolled.metrics.captions import bleu, cider_d, rouge_l, scores, words
+from unrolled.metrics.captions import bleu, cider_d, exact, rouge_l, scores, words
 
 CANDIDATES = [
     "A dog runs on the beach.",
@@ -131,3 +131,20 @@ def test_of_two_equally_close_references_the_shorter_counts() -> None:
 def test_what_cannot_be_measured_is_said(candidates: list[str], references: list[list[str]]) -> None:
     with pytest.raises(InputError):
         scores(candidates, references)
+
+
+def test_captions_without_spaces_are_compared_by_characters() -> None:
+    """As words, a caption with one wrong character had nothing right."""
+    references = [["一只狗在跑。", "狗在公园里跑"], ["两只鸟在水上飞。"]]
+    written = ["一只狗在走", "两只鸟在水上飞"]
+    found = scores(written, references)
+    assert 0.5 < found["bleu_2"] < 1 and 0.5 < found["rouge_l"] < 1 and 5 < found["cider"] < 10
+    assert exact(written, references) == 0.5
+    apart = [[" ".join(text.strip("。")) for text in several] for several in references]
+    assert found == scores([" ".join(text) for text in written], apart, words)
+
+
+def test_what_was_written_never_decides_how_captions_are_cut() -> None:
+    references = [["a dog runs"], ["two birds fly"]]
+    assert scores(["狗", "adogruns"], references) == scores(["狗", "adogruns"], references, words)
+    assert exact(["A dog runs.", "birds"], references) == 0.5

@@ -237,3 +237,50 @@ def test_real_tables(shared_data: Path) -> None:
     signs = read_segments([shared_data / "fingerspelling"])
     assert len(signs) == 180 and (signs.splits or []).count("val") == 30
     assert "none" not in signs.classes([segments[-1][1] for segments in signs.segments]).names
+
+
+# UCF101 and its like
+
+
+def ucf(folder: Path, groups: int = 5) -> Path:
+    names = [
+        f"{c}/v_{c}_g{g:02}_c{n:02}.avi" for c in ("Bowling", "YoYo") for g in range(1, groups + 1) for n in (1, 2)
+    ]
+    return make(folder, *names)
+
+
+def test_groups_are_known_from_ucf101s_names(tmp_path: Path) -> None:
+    """g01 of all classes is one group, as in UCF101's own splits, which are made of groups."""
+    found = read_clips([ucf(tmp_path)])
+    assert found.groups == [path.stem.split("_")[2] for path in found.paths] and len(set(found.groups)) == 5
+    assert found.notes == ["groups from the names of the files: 5 (v_Bowling_g01_c01.avi: g01)"]
+    parts = divide(len(found), groups=found.groups, strata=found.labels, fraction=0.2)
+    assert not {found.groups[n] for n in parts.val} & {found.groups[n] for n in parts.train}
+    table = "path,label,group\n" + "".join(f"{p.relative_to(tmp_path)},x,mine\n" for p in found.paths)
+    make(tmp_path, clips__csv=table)
+    named = read_clips([tmp_path])
+    assert set(named.groups or []) == {"mine"} and named.notes == []  # what a table says counts more
+    table = "path,start_frame,end_frame,label\n" + "".join(f"{p.relative_to(tmp_path)},0,2,x\n" for p in found.paths)
+    make(tmp_path, segments__csv=table)
+    assert read_segments([tmp_path]).groups == found.groups
+    (tmp_path / "YoYo" / "other.avi").touch()
+    (tmp_path / "clips.csv").unlink()
+    (tmp_path / "segments.csv").unlink()
+    assert read_clips([tmp_path]).groups is None  # one name without a group
+    kth = make(tmp_path / "kth", *(f"{c}/person0{n}_{c}_d1_uncomp.avi" for c in ("boxing", "jogging") for n in (1, 2)))
+    assert read_clips([kth]).groups == ["person01", "person02"] * 2
+
+
+def test_ucf101s_lists_beside_its_videos(tmp_path: Path) -> None:
+    ucf(tmp_path / "UCF-101", 3)
+    lists = make(tmp_path / "ucfTrainTestlist", "testlist02.txt", classInd__txt="1 Bowling\n2 YoYo\n")
+    clips = [f"{c}/v_{c}_g0{g}_c01.avi" for g in (1, 2, 3) for c in ("Bowling", "YoYo")]
+    make(lists, trainlist01__txt="".join(f"{clip} {1 + n % 2}\r\n" for n, clip in enumerate(clips[2:])))
+    make(lists, testlist01__txt="".join(f"{clip}\n" for clip in clips[:2]))
+    found = read_clips([lists / "trainlist01.txt", lists / "testlist01.txt"])
+    assert found.splits == ["train"] * 4 + ["test"] * 2 and found.labels == ["Bowling", "YoYo"] * 3
+    assert [str(p.relative_to(tmp_path / "UCF-101")) for p in found.paths] == [*clips[2:], *clips[:2]]
+    assert read_clips([lists / "testlist01.txt"]).splits is None
+    assert "line 1 is not a clip as UCF101's lists name it" in refused(read_clips, lists / "classInd.txt")
+    (lists / "testlist01.txt").write_text("YoYo/v_YoYo_g09_c01.avi\n")
+    assert "line 1: no such file: YoYo/v_YoYo_g09_c01.avi" in refused(read_clips, lists / "testlist01.txt")

@@ -67,7 +67,7 @@ def in_python(model: LanguageModel) -> LanguageModel:
 
 
 def writer_of(model: LanguageModel) -> sampling.Writer:
-    scores, state = model._read("a", 1)
+    scores, state = model._read(model.tokenizer.encode("a"), 1)
     return writer_for(model.network.topology, model.network.table, model.tokenizer.trained, scores, state)
 
 
@@ -280,7 +280,7 @@ def test_the_compiled_writer_is_taken_where_it_can_be(make_model: Make, monkeypa
 def test_sampling_leaves_the_model_and_the_state_it_began_with(make_model: Make) -> None:
     model = make_model(ALPHABET, layers=2)
     before = {name: value.clone() for name, value in model.network.state_dict().items()}
-    scores, state = model._read("a", 2)
+    scores, state = model._read(model.tokenizer.encode("a"), 2)
     kept = [s.clone() for s in (scores, *state)]
     writer_for(model.network.topology, model.network.table, 30, scores, state).write(uniforms(9, 2), Sampling())
     for now, then in zip((scores, *state), kept, strict=True):

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import Cli
@@ -21,12 +22,12 @@ Make = Callable[..., LanguageModel]
 
 def log_probability(model: LanguageModel, prompt: str, text: str) -> float:
     """Of the text after the prompt, the prompt as the beginning of a line, among the tokens that may be written."""
-    tokens = torch.from_numpy(model.tokenizer.encode(model._opening(prompt) + text))
+    tokens = torch.from_numpy(np.append(model._opening(prompt), model.tokenizer.encode(text)))
     with torch.no_grad():
         scores, _ = model.network.topology(Inputs(tokens[:-1, None], model.network.table))
     each = scores[:, 0, : model.tokenizer.trained].double().log_softmax(-1)
     picked = each.gather(1, tokens[1:, None])[:, 0]
-    return float(picked[len(model.tokenizer.encode(model._opening(prompt))) - 1 :].sum())
+    return float(picked[len(model._opening(prompt)) - 1 :].sum())
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])

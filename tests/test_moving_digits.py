@@ -37,7 +37,7 @@ def centre(frame: np.ndarray) -> np.ndarray:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("digits") / "set"
-    write(path, train=24, val=8, seed=3)
+    write(path, train=24, val=8, test=4, seed=3)
     return path
 
 
@@ -62,7 +62,7 @@ def test_segments_cover_each_clip(folder: Path) -> None:
     for row in rows_of(folder / "segments.csv"):
         assert int(row["start_frame"]) == lengths.get(row["path"], 0)
         lengths[row["path"]] = int(row["end_frame"])
-    assert len(lengths) == 32
+    assert len(lengths) == 36
     for path, length in lengths.items():
         assert decoded(folder / path).shape == (length, 64, 64)
 
@@ -84,10 +84,12 @@ def test_captions_say_the_motions_in_order(folder: Path) -> None:
         assert parts[0].split()[1] in NAMES
 
 
-def test_training_and_validation_share_no_digit_and_groups_none(folder: Path) -> None:
+def test_training_validation_and_test_share_no_digit_and_no_group(folder: Path) -> None:
     sheets = moving_digits._divide(1797, np.random.Generator(np.random.PCG64(3)))
     assert sorted(np.concatenate(list(sheets.values()))) == list(range(1797))
-    for row in rows_of(folder / "clips.csv"):
+    rows = rows_of(folder / "clips.csv")
+    assert {row["split"] for row in rows} == {"train", "val", "test"}
+    for row in rows:
         assert row["group"] in sheets and row["group"].startswith(row["split"])
 
 
@@ -106,9 +108,9 @@ def test_the_digit_of_the_caption_is_the_digit_in_the_picture() -> None:
 
 
 def test_the_same_seed_writes_the_same_and_more_clips_change_none(folder: Path, tmp_path: Path) -> None:
-    write(tmp_path / "more", train=25, val=8, seed=3)
-    write(tmp_path / "other", train=2, val=1, seed=4)
-    for name in ("train_0000", "train_0023", "val_0007"):
+    write(tmp_path / "more", train=25, val=8, test=4, seed=3)
+    write(tmp_path / "other", train=2, val=1, test=0, seed=4)
+    for name in ("train_0000", "train_0023", "val_0007", "test_0003"):
         one, two = (decoded(path / "clips" / f"{name}.mp4") for path in (folder, tmp_path / "more"))
         np.testing.assert_array_equal(one, two)
     assert rows_of(folder / "captions.csv")[:48] == rows_of(tmp_path / "more" / "captions.csv")[:48]
@@ -120,8 +122,9 @@ def test_what_is_there_is_not_overwritten_and_nothing_half_written_stays(
 ) -> None:
     with pytest.raises(InputError, match="is there already"):
         write(folder)
-    with pytest.raises(InputError, match="at least 1"):
-        write(tmp_path / "none", train=0)
+    for part, least in (("train", 1), ("val", 1), ("test", 0)):
+        with pytest.raises(InputError, match=f"--{part} is {least - 1}: it must be at least {least}"):
+            write(tmp_path / "none", **{part: least - 1})
 
     def interrupted(done: int, of: int) -> None:
         raise KeyboardInterrupt
@@ -135,7 +138,7 @@ def test_what_is_there_is_not_overwritten_and_nothing_half_written_stays(
 
 
 def test_the_command_writes_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["moving-digits", str(tmp_path / "d"), "--train", "3", "--val", "2"]
+    arguments = ["moving-digits", str(tmp_path / "d"), "--train", "3", "--val", "2", "--test", "1"]
     code = app(arguments, exit_on_error=False, result_action="return_value")
     assert code == 0 and "unrolled train caption-video" in capsys.readouterr().out
-    assert len(list((tmp_path / "d" / "clips").iterdir())) == 5
+    assert len(list((tmp_path / "d" / "clips").iterdir())) == 6

@@ -141,9 +141,14 @@ def test_the_libraries_used_last_are_kept(scribe: Path, tmp_path: Path) -> None:
     os.utime(library, (1, 1))
     assert build.build(scribe, tmp_path / "cache") == library  # now it is used
     (scribe / "tiny.cpp").write_text("// changed")
+    foreign = library.with_name("mine.so"), library.with_name("folder.so") / "x", library.with_name(".DS_Store")
+    for path in foreign:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
     newest = build.build(scribe, tmp_path / "cache")
-    assert set(library.parent.glob("*.so")) == {newest, library, *others[: build.KEPT - 2]}
-    assert {path.name for path in library.parent.iterdir() if path.suffix != ".so"} == {"lock"}
+    assert all(path.exists() for path in foreign)  # what is not ours is left alone
+    assert set(library.parent.glob("*-*.so")) == {newest, library, *others[: build.KEPT - 2]}
+    assert {path.name for path in library.parent.iterdir() if path.suffix != ".so"} == {"lock", ".DS_Store"}
 
 
 def test_what_killed_builds_left_is_removed(scribe: Path, tmp_path: Path) -> None:

@@ -187,12 +187,30 @@ def test_scores_are_those_of_sacrebleu() -> None:
     assert "eff:no" in signature and "tok:13a" in signature and "version:" in signature
 
 
-def test_bleu_of_targets_of_one_word_is_their_share() -> None:
+def test_bleu_of_short_targets_counts_the_n_grams_that_there_are() -> None:
     """Plain BLEU is 0 where no text has 4 tokens, so that no model would be better than another."""
-    assert BLEU().corpus_score(["91", "659", "79"], [["91", "659", "97"]]).score == 0
-    found, signature = translation.scores(["91", "659", "79"], ["91", "659", "97"])
-    assert found["bleu"] == pytest.approx(200 / 3)
-    assert "eff:yes" in signature
+    targets = ["red ball", "a dog", "two men"]
+    assert BLEU().corpus_score(targets, [targets]).score == 0
+    found, signature = translation.scores(["red ball", "a dog", "two cows"], targets)
+    assert found["bleu"] == pytest.approx(100 * (5 / 6 * 2 / 3) ** 0.5)
+    assert "eff:yes" in signature and "tok:13a" in signature
+
+
+def test_what_was_written_never_decides_how_bleu_is_measured() -> None:
+    references = ["one two three four five", "six seven eight nine"]
+    signatures = {translation.scores(w, references)[1] for w in (["one", "six"], references, ["", ""], ["ก", "ข"])}
+    assert len(signatures) == 1 and "eff:no|tok:13a" in signatures.pop()
+    assert translation.scores(["one", "six"], references)[0]["bleu"] == 0
+
+
+@pytest.mark.parametrize("target", ["สุนัขวิ่งเล่นในสวน", "一只狗在公园里跑", "犬が公園で走っている", "2026-11-28"])
+def test_bleu_of_texts_without_spaces_counts_characters(target: str) -> None:
+    """By words, one wrong character made a whole text wrong."""
+    found, signature = translation.scores([target[:-1] + "x"], [target])
+    assert "tok:char" in signature and 60 < found["bleu"] < 100
+    assert found["bleu"] == pytest.approx(BLEU(tokenize="char").corpus_score([target[:-1] + "x"], [[target]]).score)
+    mixed, signature = translation.scores([target], ["a long sentence of many words, as most of these are"])
+    assert "tok:13a" in signature and mixed["bleu"] == 0
 
 
 def test_without_sacrebleu_one_sentence_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -209,3 +209,46 @@ def test_a_picture_of_any_shape(tmp_path: Path) -> None:
         Image.new("RGB", (width, height), "red").save(tmp_path / "a.png")
         (found,) = backbone.compute(backbone.pixels([read_picture(tmp_path / "a.png")]), grid=False)
         assert found.shape == (1, backbone.features) and np.isfinite(found).all()
+
+
+CODE = "from pathlib import Path\nPath(__file__).with_name('ran').touch()\nraise SystemExit('a stranger is here')\n"
+MAP = {"AutoConfig": "own.C", "AutoModel": "own.M", "AutoImageProcessor": "own.P"}
+
+
+@pytest.mark.parametrize("where", ["its own class", "a class that transformers has", "preprocessing", "inside"])
+def test_code_that_comes_with_a_network_is_refused_without_a_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """As a folder, and in the description that a model file carries."""
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("somebody was asked"))
+    folder = transformer(tmp_path / "vit", pooling=True)
+    (folder / "own.py").write_text(CODE)
+    backbone = Backbone.open(folder)
+    config, processor = (
+        json.loads((folder / name).read_text()) for name in ("config.json", "preprocessor_config.json")
+    )
+    description = json.loads(json.dumps(backbone.to_json()))
+    changes: dict[str, dict] = {"config": {}, "processor": {}}
+    if where == "preprocessing":
+        changes["processor"] = {"auto_map": MAP, "image_processor_type": "P"}
+    elif where == "inside":
+        changes["config"] = {"vision_config": {"auto_map": MAP}}
+    else:
+        changes["config"] = {"auto_map": MAP, **({"model_type": "strange"} if where == "its own class" else {})}
+    (folder / "config.json").write_text(json.dumps({**config, **changes["config"]}))
+    (folder / "preprocessor_config.json").write_text(json.dumps({**processor, **changes["processor"]}))
+    for key, more in changes.items():
+        description[key] |= more
+    for make in (lambda: Backbone.open(folder), lambda: Backbone.from_json(description)):
+        with pytest.raises(InputError, match="brings code of its own .* which is never run here") as error:
+            make()
+        assert_one_sentence(str(error.value))
+    assert not (folder / "ran").exists()
+
+
+def test_a_model_file_whose_backbone_this_transformers_does_not_have(tmp_path: Path) -> None:
+    description = json.loads(json.dumps(Backbone.open(transformer(tmp_path / "vit", pooling=True)).to_json()))
+    description["config"]["model_type"] = "of-the-future"
+    with pytest.raises(InputError, match="cannot make the model's backbone .*vit .*of-the-future") as error:
+        Backbone.from_json(description)
+    assert_one_sentence(str(error.value))

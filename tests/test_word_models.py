@@ -1,6 +1,8 @@
 """Language models over words and byte pairs: figures a character that compare, samples, resume."""
 
+import io
 import math
+import random
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,12 @@ import torch
 
 import unrolled
 from tests.helpers import Listener
+from unrolled.app.live import Live
 from unrolled.cells import Inputs
+from unrolled.data.word_tokenizer import WordTokenizer
 from unrolled.errors import InputError
 from unrolled.tasks.fitting import fit, resume
+from unrolled.tasks.language_model import Network, resolve
 from unrolled.tasks.models import LanguageModel
 from unrolled.tasks.options import LanguageModelOptions
 
@@ -60,9 +65,12 @@ def test_figures_are_those_of_the_definition(model: LanguageModel, tmp_path: Pat
 def test_a_large_vocabulary_is_measured_in_smaller_pieces(
     model: LanguageModel, tiny_text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = model.evaluate(tiny_text)
+    def figures() -> dict[str, float]:
+        return {name: value for name, value in model.evaluate(tiny_text).items() if isinstance(value, float)}
+
+    whole = figures()
     monkeypatch.setattr("unrolled.tasks.language_model.SCORES", 2 * model.tokenizer.size)
-    assert model.evaluate(tiny_text) == pytest.approx(whole, rel=1e-5)
+    assert figures() == pytest.approx(whole, rel=1e-5)
 
 
 def test_the_vocabulary_comes_from_the_training_part_alone(tmp_path: Path) -> None:
@@ -148,3 +156,35 @@ def test_the_command_says_what_a_word_model_measures(quick_cli: object, tiny_tex
     shown = dict(line.split(maxsplit=1) for line in done.stdout.splitlines()[:6])
     assert list(shown) == ["val_loss", "bits_per_character", "perplexity", "unknown", "seconds", "model"]
     assert 0 < float(shown["unknown"]) < 1
+
+
+TEXTS = {
+    "thai": "สุนัขวิ่งเล่นในสวนสาธารณะ แมวนอนหลับอยู่บนหลังคา " * 12,
+    "chinese": "一只狗在公园里跑，两只猫在屋顶上睡觉。" * 20,
+    "emoji": "".join(random.Random(2).choices("🙂🎉🙃 ", k=400)),
+    "digits": "31415926 " * 60,
+}
+
+
+@pytest.mark.parametrize("kind", ["char", "byte", "word", "bpe"])
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_model_of_text_without_newlines_or_letters_writes_from_nothing(kind: str, text: str, tmp_path: Path) -> None:
+    """A byte-pair model began with its first token, which is half a character here."""
+    (tmp_path / "text.txt").write_text(TEXTS[text], encoding="utf-8")
+    chosen = LanguageModelOptions(tokens=kind, hidden=8, steps=2, batch=2, bptt=8)
+    model = fit([tmp_path / "text.txt"], options=chosen).model
+    written = model.sample("", length=20, seed=1)
+    assert 0 < len(written) <= 20 and model.sample("", length=20, seed=1) == written
+    assert len(model.likeliest("", length=5)[0]) <= 5
+    live = Live(io.StringIO(), lambda step: False)
+    live.watch(model)
+    assert live.sample is not None and live.sample[1]
+
+
+def test_an_old_model_that_knows_no_word_says_so() -> None:
+    chosen = resolve(LanguageModelOptions(tokens="word", hidden=8, steps=1))
+    tokenizer = WordTokenizer([], (1.0, 2.0))
+    model = LanguageModel(Network(tokenizer.size, chosen), tokenizer, chosen)
+    for write in (model.sample, model.likeliest):
+        with pytest.raises(InputError, match="nothing but unknown words"):
+            write("a b")

@@ -244,7 +244,7 @@ def test_blocks_change_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     source = TextSource([tmp_path])
     scanned = corpus.scan(source)
     whole = tokenizers.train(kind, documents, 290)
-    for cut in (7, len(LONG), len(LONG) + 5, scanned.characters):
+    for cut in (47, len(LONG), len(LONG) + 5, scanned.characters):
         left, right = "".join(documents)[:cut], "".join(documents)[cut:]
         learnt = corpus.make_tokenizer(kind, source, scanned, cut, 290)
         parts = [left[: len(LONG)], left[len(LONG) : len(LONG) + 36], left[len(LONG) + 36 :]]

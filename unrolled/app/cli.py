@@ -2,6 +2,8 @@
 
 import io
 import os
+import re
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,11 +11,11 @@ from typing import Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 
 import unrolled
+from unrolled.app.given import looks_like_a_file, say
 from unrolled.app.output import DeviceFlag, JsonFlag, ModelArgument, print_json, say_what_takes_long
-from unrolled.app.predict import SEARCH, WRITERS, searched
 from unrolled.app.process import tune
+from unrolled.app.signals import Interrupted, end_at_once
 from unrolled.errors import InputError, UnrolledError
-from unrolled.tasks.options import SearchOptions
 
 app = App(
     name="unrolled",
@@ -22,12 +24,14 @@ app = App(
     version_flags=["--version"],
     default_parameter=Parameter(negative=()),
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,  # else every signal would end with 130
 )
 app.command("unrolled.app.train:train", name="train", help="Train a model.")
 app.command(
     "unrolled.app.train:resume", name="resume", help="Go on with a stopped training: the same bits under --steps."
 )
 app.command("unrolled.app.predict:predict", name="predict", help="Label or translate texts.")
+app.command("unrolled.app.evaluate:evaluate", name="evaluate", help="Measure a model on data.")
 app.command("unrolled.app.report:report", name="report", help="Pictures with their captions, on a sheet or a page.")
 app.command("unrolled.app.explain:explain", name="explain", help="Every number of a tiny network that learns a word.")
 app.command("unrolled.app.bench.command:bench", name="bench", help="Measure it beside PyTorch and ONNX Runtime.")
@@ -39,17 +43,17 @@ app.command("unrolled.app.graph:graph", name="graph", help="Draw a model or topo
 def sample(
     model: ModelArgument,
     *,
-    prompt: str = "",
+    prompt: Annotated[str, Parameter(allow_leading_hyphen=True)] = "",
     length: int = 500,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
-    stop: str | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    stop: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     seed: int | None = None,
     samples: int = 1,
     beam: int | None = None,
-    no_repeat_ngram: int = 0,
+    no_repeat_ngram: int | None = None,
     device: DeviceFlag = None,
     json: JsonFlag = False,
 ) -> int:
@@ -58,17 +62,18 @@ def sample(
     Parameters
     ----------
     prompt
-        Text to continue.
+        Text to continue; it may begin with a dash.
     length
         Characters to write.
     temperature
         Scores are divided by it: below 1 safer, above 1 bolder, 0 always the likeliest character.
+        Default: 1.
     top_k
-        Choose among the k likeliest only; 0 for all.
+        Choose among the k likeliest only; 0 for all. Default: 0.
     top_p
-        Choose among the likeliest that together reach this probability.
+        Choose among the likeliest that together reach this probability. Default: 1.
     min_p
-        Choose among those at least this times as likely as the likeliest.
+        Choose among those at least this times as likely as the likeliest. Default: 0.
     stop
         End before this text appears.
     seed
@@ -78,23 +83,25 @@ def sample(
     beam
         Draw nothing, but search for the likeliest text with so many hypotheses.
     no_repeat_ngram
-        With --beam: no so many tokens in a row come twice; 0 allows it.
+        With --beam: no so many tokens in a row come twice; 0 allows it. Default: 0.
     """
     from unrolled.tasks.fitting import pick_device
     from unrolled.tasks.models import load
 
+    _check_prompt(prompt)
     say_what_takes_long()
     loaded = load(model, pick_device(device), task="language-model")
-    if beam is not None or no_repeat_ngram:
-        if beam is None:
-            raise InputError("--no-repeat-ngram is for --beam: give one, such as --beam 5")
-        if (temperature, top_k, top_p, min_p, stop, seed) != (1.0, 0, 1.0, 0.0, None, None):
+    how: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    how = {name: value for name, value in how.items() if value is not None}
+    if beam is None and no_repeat_ngram is not None:
+        raise InputError("--no-repeat-ngram is for --beam: give one, such as --beam 5")
+    if beam is not None:
+        if how or stop is not None or seed is not None:
             raise InputError(
                 "--beam searches and draws nothing: leave out --temperature, --top-k, --top-p, --min-p, --stop, --seed"
             )
-        return _search(loaded, model, prompt, length, (beam, samples, no_repeat_ngram), json)
+        return _search(loaded, model, prompt, length, (beam, samples, no_repeat_ngram or 0), json)
     seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
-    how: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
     if samples == 1 and not json:
         pieces = loaded.stream(prompt, length, seed=seed, stop=stop, **how)
         sys.stdout.write(prompt)
@@ -112,6 +119,14 @@ def sample(
     return 0
 
 
+def _check_prompt(prompt: str) -> None:
+    """Says where it was meant for something else: an option, or a file."""
+    if re.fullmatch(r"--[a-z][a-z-]*", prompt):
+        raise InputError(f"--prompt {prompt}: give it a text; to continue {prompt} itself, put a space before it")
+    if looks_like_a_file(prompt) and Path(prompt).is_file():
+        say([f'the prompt is the text {prompt!r}, not what is in that file: for that, --prompt "$(cat {prompt})"'])
+
+
 def _search(loaded: Any, model: Path, prompt: str, length: int, how: tuple[int, int, int], as_json: bool) -> int:
     """The likeliest texts. how: hypotheses, texts, and the length of what does not come twice."""
     beam, count, no_repeat_ngram = how
@@ -126,73 +141,7 @@ def _search(loaded: Any, model: Path, prompt: str, length: int, how: tuple[int, 
 
 
 @app.command
-def evaluate(
-    model: ModelArgument,
-    *data: Path,
-    split: str | None = None,
-    search: Annotated[SearchOptions | None, Parameter(name="*")] = None,
-    device: DeviceFlag = None,
-    json: JsonFlag = False,
-) -> int:
-    """Measure a model on data.
-
-    Parameters
-    ----------
-    data
-        Text files or folders; for a classifier labelled texts, for a translator sources and targets, as a training
-        takes them.
-    split
-        train or val: the part that a training would use so; test where the data say so. Default: all.
-    """
-    from unrolled.tasks.fitting import pick_device
-    from unrolled.tasks.models import load
-
-    say_what_takes_long()
-    loaded = load(model, pick_device(device))
-    if search is not None and loaded.task not in WRITERS:
-        raise InputError(f"{SEARCH} are for what writes, and {model} is a model for {loaded.task}: leave them out")
-    how = searched(search) if loaded.task in WRITERS else {}
-    metrics = loaded.evaluate(*data, split=split, **how)
-    if json:
-        print_json({"model": str(model), "data": [str(d) for d in data], "split": split, **metrics})
-    else:
-        for line in _measured(metrics):
-            print(line)
-    return 0
-
-
-SHOWN = 40
-"""Classes up to which a page shows who is taken for whom."""
-
-
-def _measured(metrics: dict[str, Any]) -> list[str]:
-    """Figures, then what is known of each class and who is taken for whom."""
-    lines = [f"{name:20} {value:.4f}" for name, value in metrics.items() if isinstance(value, float)]
-    lines += [f"{name:20} {value}" for name, value in metrics.items() if isinstance(value, str | int)]
-    if "report" in metrics:
-        names = [row["label"] for row in metrics["report"]]
-        width = max(8, *(len(name) for name in names))
-        lines += ["", f"{'class':{width}}  precision  recall      f1   count"]
-        lines += [
-            f"{r['label']:{width}}  {r['precision']:9.4f}  {r['recall']:6.4f}  {r['f1']:6.4f}  {r['count']:6,}"
-            for r in metrics["report"]
-        ]
-        if len(names) > SHOWN:
-            return [*lines, "", f"who is taken for whom, of {len(names):,} classes, is too wide for a page: see --json"]
-        lines += [
-            "",
-            "confusion (rows: the truth, columns: predicted)",
-            " " * width + "".join(f"{n:>10.9}" for n in names),
-        ]
-        lines += [
-            f"{name:{width}}" + "".join(f"{count:10,}" for count in counts)
-            for name, counts in zip(names, metrics["confusion"], strict=True)
-        ]
-    return lines
-
-
-@app.command
-def demo(*, seconds: float = 60.0, out: Path = Path("runs/demo"), overwrite: bool = False) -> int:
+def demo(*, seconds: float = 60.0, out: Path | None = None, overwrite: bool = False) -> int:
     """About a minute: train on the Python source on this machine, sample, keep the model.
 
     Parameters
@@ -200,7 +149,8 @@ def demo(*, seconds: float = 60.0, out: Path = Path("runs/demo"), overwrite: boo
     seconds
         Length of the whole demonstration.
     out
-        Folder of the run. The default is replaced, if it is a run; another is not, unless --overwrite is given.
+        Folder of the run. Default: runs/demo, where an earlier run is replaced; one that is named is not, unless
+        --overwrite is given.
     """
     from unrolled.app.demo import run_demo
     from unrolled.app.signals import Signals
@@ -210,7 +160,7 @@ def demo(*, seconds: float = 60.0, out: Path = Path("runs/demo"), overwrite: boo
     say_what_takes_long()
     build.unavailable()  # compiles the kernels where they are not there yet: that is not part of the minute
     with Signals() as signals:
-        run_demo(seconds, out, overwrite or out == Path("runs/demo"), Clock(), signals.stop)
+        run_demo(seconds, out or Path("runs/demo"), overwrite or out is None, Clock(), signals.stop)
     return signals.exit_code
 
 
@@ -230,6 +180,7 @@ def doctor(*, json: JsonFlag = False) -> int:
 
 def main() -> None:
     """The `unrolled` command: exits with 0; 1 failure; 2 unusable input; 3 non-finite loss; 130, 143 signals."""
+    signal.signal(signal.SIGTERM, end_at_once)
     tune()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that is not UTF-8 gets escapes, not a crash
@@ -249,6 +200,8 @@ def main() -> None:
         if debug:
             raise
         _fail(str(error), error.exit_code)
+    except Interrupted as error:
+        _fail(f"ended by {error}", error.exit_code)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     except BrokenPipeError:  # the reader of our output has left, as `head` does

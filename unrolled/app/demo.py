@@ -1,5 +1,6 @@
 """`unrolled demo`: a minute from nothing to a model that writes, on text that every Python installation carries."""
 
+import shlex
 import sys
 import sysconfig
 from collections.abc import Callable
@@ -53,7 +54,7 @@ def run_demo(seconds: float, out: Path, overwrite: bool, clock: Clock, stop: Cal
     with display(sys.stdout, stop, PROMPT) as shown:
         fitted = fit(files, options=options, out=out, overwrite=overwrite, clock=clock, observer=shown)
     if not fitted.result.finished:
-        _say(f"stopped; go on with:\n  unrolled resume {out}")
+        _say(f"stopped; go on with:\n  unrolled resume {shlex.quote(str(out))}")
         return figures
     figures["recurrent"] = fitted.result.metrics["bits_per_character"]
     _say("\nAt the end it writes:")
@@ -86,9 +87,9 @@ def _conclude(figures: dict[str, float], fitted: Fitted, curve: LossCurve, out: 
         f"\nThe loss as a picture: {out / 'loss.png'}\n"
         f"The model:             {out / 'model.safetensors'}\n"
         "Next:\n"
-        f'  unrolled sample {out} --prompt "import " --length 500 --temperature 0.8\n'
+        f'  unrolled sample {shlex.quote(str(out))} --prompt "import " --length 500 --temperature 0.8\n'
         "  unrolled explain hello\n"
-        f"  unrolled graph {out}\n"
+        f"  unrolled graph {shlex.quote(str(out))}\n"
         "  unrolled train language-model FILE --seconds 300"
     )
 

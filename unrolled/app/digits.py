@@ -1,10 +1,11 @@
 """`unrolled moving-digits`: the command. Nothing heavy is imported before it runs."""
 
+import shlex
 import sys
 from pathlib import Path
 
 
-def moving_digits(folder: Path, *, train: int = 3000, val: int = 200, seed: int = 0) -> int:
+def moving_digits(folder: Path, *, train: int = 3000, val: int = 200, test: int = 200, seed: int = 0) -> int:
     """Write clips of moving digits, with captions, a label for every frame and actions: data for a machine without any.
 
     Parameters
@@ -14,7 +15,9 @@ def moving_digits(folder: Path, *, train: int = 3000, val: int = 200, seed: int 
     train
         Clips to train on.
     val
-        Clips to validate on, of other handwritten digits.
+        Clips to validate on, which choose the best model. Their handwriting is not in the training clips.
+    test
+        Clips to measure on, in a third handwriting.
     seed
         The same seed writes the same clips.
     """
@@ -24,6 +27,6 @@ def moving_digits(folder: Path, *, train: int = 3000, val: int = 200, seed: int 
         if done % 100 == 0 or done == of:
             print(f"{done:,} of {of:,} clips", file=sys.stderr, flush=True)
 
-    write(folder, train=train, val=val, seed=seed, progress=say)
-    print(f"next:\n  unrolled train caption-video {folder} --seconds 300")
+    write(folder, train=train, val=val, test=test, seed=seed, progress=say)
+    print(f"next:\n  unrolled train caption-video {shlex.quote(str(folder))} --seconds 300")
     return 0

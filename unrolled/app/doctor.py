@@ -15,6 +15,7 @@ from unrolled.data.caches import cache_folder
 from unrolled.engines import ENGINES, auto_order
 from unrolled.engines.native import build
 from unrolled.nn import Recurrent
+from unrolled.nn.convnet import precision
 from unrolled.tasks.fitting import pick_device
 
 
@@ -37,6 +38,7 @@ def examine() -> dict[str, Any]:
         "kernels": build.where(),
         "cache": _cache(),
         "matrix_gflops": round(_matrix_gflops(device), 1),
+        "convolutions": f"train in {precision(device)}",
         "auto_order": {cell: list(auto_order(device.type, CELLS[cell])) for cell in CELLS},
         "engines": {name: {cell: _try(name, cell, device) for cell in CELLS} for name in ENGINES},
     }

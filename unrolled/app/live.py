@@ -54,7 +54,9 @@ class Live(Lines):
         if "note" in line and not self.brief:
             self.console.print(Text(str(line["note"]), style="dim"))
         if not {"note", "train_loss"} & line.keys():  # so it is a validation
-            self.metrics = {k: v for k, v in line.items() if k not in ("step", "seconds", "best_step")}
+            self.metrics = {
+                k: v for k, v in line.items() if k not in ("step", "seconds", "best_step", "generated_examples")
+            }
 
     def progress(self, now: Progress) -> None:
         super().progress(now)

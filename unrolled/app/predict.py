@@ -1,15 +1,25 @@
 """`unrolled predict`: the command. No torch is imported before it runs."""
 
+import codecs
 import itertools
+import shlex
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 from cyclopts import Parameter
 
 from unrolled.app import predict_clips, predict_pictures
+from unrolled.app.given import (
+    SEARCH,
+    BadFiles,
+    Skips,
+    looks_like_a_file,
+    refuse_a_name,
+    refuse_an_option,
+    searched,
+)
 from unrolled.app.output import DeviceFlag, JsonFlag, ModelArgument, print_json, say_what_takes_long
 from unrolled.errors import InputError
 from unrolled.tasks.options import SearchOptions
@@ -24,17 +34,6 @@ LINES: dict[str, Callable[[str, Any], str]] = {
 }
 """What is printed of a text and what was found."""
 
-WRITERS = ("translate", "caption-image", "caption-video")
-"""Tasks whose models write, and search for what they write."""
-SEARCH = "--beam, --length-penalty, --min-length, --max-length and --no-repeat-ngram"
-
-
-def searched(search: SearchOptions | None) -> dict[str, Any]:
-    """What was asked for, without what was not."""
-    asked, usual = search or SearchOptions(), SearchOptions()
-    chosen = {name: value for name, value in asdict(asked).items() if value != getattr(usual, name)}
-    return {"beam": asked.beam, **chosen}
-
 
 def predict(
     model: ModelArgument,
@@ -42,24 +41,30 @@ def predict(
     picture: Path | None = None,
     follow: bool = False,
     search: Annotated[SearchOptions | None, Parameter(name="*")] = None,
-    encoding: Annotated[str, Parameter(help="Of files and of standard input.")] = "utf-8",
+    encoding: Annotated[str | None, Parameter(help="Of files of texts and of standard input. Default: utf-8.")] = None,
+    bad_files: BadFiles | None = None,
     device: DeviceFlag = None,
     json: JsonFlag = False,
 ) -> int:
     """Label or translate texts: a line each. A classifier gives the label, its probability and the text.
 
     Or label clips: for a classifier of clips as for texts; for a labeler of frames a line a segment, with clip, first
-    frame, the frame after the last, label and probability. Or caption pictures or clips: path,
-    a tab and the caption.
+    frame, the frame after the last, label and probability. Or caption pictures or clips: path, a tab and the caption.
+    Files that cannot be read are left out and named, and the exit code is 1; with --bad-files stop the first one ends
+    it.
 
     Parameters
     ----------
     inputs
-        Texts, or files of which each line is a text; - or nothing reads standard input, and answers line by line.
+        Texts, or files of which each line is a text; - or nothing reads standard input, and answers line by line. One
+        word with a / in it, or with a suffix (.txt), is the name of a file, and refused where there is none; numbers,
+        dates and web addresses are texts, and standard input takes any.
         For a model of clips: video files, or folders of pictures. For a labeler of frames that was trained with
         --online, - or nothing reads a video from standard input, and a camera (/dev/video0) is read as it sees: frame
         by frame number, label, probability, and the time from its arrival.
         For a captioner of pictures: pictures, or folders of them; - or nothing reads paths, one a line.
+    bad_files
+        What a file means that is missing, damaged or empty: skip (it is left out and named) or stop. Default: skip.
     picture
         For one clip: draw it with what the model says of it, as .png or .svg. For one picture: where a captioner with
         attention looks while it writes each word.
@@ -69,43 +74,38 @@ def predict(
     from unrolled.tasks.fitting import pick_device
     from unrolled.tasks.models import load
 
-    if strange := [given for given in inputs if given.startswith("-") and given != "-"]:
-        raise InputError(
-            f"unknown option: {strange[0]}. See unrolled predict --help; a text that begins so, put into a file"
-        )
+    refuse_an_option(inputs, "predict")
     say_what_takes_long()
-    loaded = load(model, pick_device(device))
-    if loaded.task in predict_pictures.TASKS:
-        return predict_pictures.predict_pictures(model, loaded, inputs, searched(search), picture, json)
+    loaded, skips = load(model, pick_device(device)), Skips(bad_files)
+    if loaded.task not in LINES and encoding is not None:
+        raise InputError(f"--encoding is for texts, and {model} is a model for {loaded.task}: leave it out")
     if predict_clips.is_live(loaded, inputs, follow):
+        if search is not None or picture is not None or bad_files is not None:
+            raise InputError(f"frames are labelled as they come: leave --picture, --bad-files, {SEARCH} out")
         return predict_clips.label_live(loaded, inputs, follow, json)
+    how = searched(search, loaded, model)
+    if loaded.task in predict_pictures.TASKS:
+        return predict_pictures.predict_pictures(model, loaded, inputs, how, skips, picture, json)
     if loaded.task in predict_clips.TASKS:
-        if search is not None and loaded.task not in WRITERS:
-            raise InputError(f"{SEARCH} are for what writes, and {model} is a model for {loaded.task}: leave them out")
-        how = searched(search) if loaded.task in WRITERS else {}
-        return predict_clips.predict_clips(model, loaded, inputs, how, picture, json)
+        return predict_clips.predict_clips(model, loaded, inputs, how, skips, picture, json)
     if picture is not None:
         raise InputError(
             f"--picture is for models of clips and pictures, and {model} is a model for {loaded.task}: leave it out"
         )
-    return _predict_texts(model, loaded, inputs, search, encoding, json)
+    return _predict_texts(model, loaded, inputs, how, skips, encoding or "utf-8", json)
 
 
 def _predict_texts(
-    model: Path, loaded: Any, inputs: tuple[str, ...], search: SearchOptions | None, encoding: str, json: bool
+    model: Path, loaded: Any, inputs: tuple[str, ...], how: dict[str, Any], skips: Skips, encoding: str, json: bool
 ) -> int:
     if loaded.task not in LINES:
         raise InputError(f"{model} is a model for {loaded.task}, which predicts nothing of a text: see unrolled sample")
-    if loaded.task == "translate":
-        how = {**searched(search), "aligned": json}
-    elif search is not None:
-        raise InputError(f"{SEARCH} are for what writes, and {model} is a model for {loaded.task}: leave them out")
-    else:
-        how = {}
+    _check(inputs, encoding)
+    how = {**how, "aligned": json} if loaded.task == "translate" else how
     rows: list[dict[str, Any]] = []
     # of each text the probabilities of all labels are kept
     group = max(1, min(GROUP, KEPT // max(1, len(getattr(loaded, "labels", ())))))
-    for texts in _texts(inputs, encoding, group):
+    for texts in _texts(inputs, encoding, group, skips):
         for text, found in zip(texts, loaded.predict(texts, **how), strict=True):
             if json:
                 rows.append({"text" if loaded.task == "classify-text" else "source": text, **found._asdict()})
@@ -113,20 +113,35 @@ def _predict_texts(
                 print(LINES[loaded.task](text, found))
         sys.stdout.flush()
     if json:
-        print_json({"model": str(model), "predictions": rows})
-    return 0
+        print_json({"model": str(model), "predictions": rows, "skipped": skips.skipped})
+    return skips.code
 
 
-def _texts(inputs: tuple[str, ...], encoding: str, size: int) -> Iterator[list[str]]:
+def _check(inputs: tuple[str, ...], encoding: str) -> None:
+    """Before anything is predicted: the encoding, and names of files that are not there. Beside files that are, these
+    are files that cannot be read; alone, a mistyped name would become a text."""
+    try:
+        codecs.lookup(encoding)
+        b"a".decode(encoding, errors="replace")
+    except (LookupError, ValueError):
+        raise InputError(f"unknown --encoding {encoding!r}: name one such as utf-8, latin-1, cp1252 or cp949") from None
+    if not any(map(_is_file, inputs)):
+        for given in inputs:
+            refuse_a_name(given, f"give it on standard input: echo {shlex.quote(given)} | unrolled predict MODEL")
+
+
+def _texts(inputs: tuple[str, ...], encoding: str, size: int, skips: Skips) -> Iterator[list[str]]:
     """In groups: many lines of a file together, those of standard input each as it comes."""
     for given in inputs or ("-",):
         if given == "-":
             yield from ([line] for line in _lines(_standard_input(encoding), "standard input"))
-        elif _is_file(given):
-            with open(given, encoding=encoding, newline="\n") as file:
-                lines = _lines(file, given)
-                while group := list(itertools.islice(lines, size)):
-                    yield group
+        elif _is_file(given) or looks_like_a_file(given):
+            with skips.reading(given):
+                _read_through(given, encoding)
+                with open(given, encoding=encoding, newline="\n") as file:
+                    lines = _lines(file, given)
+                    while group := list(itertools.islice(lines, size)):
+                        yield group
         else:
             yield [given]
 
@@ -138,9 +153,23 @@ def _is_file(given: str) -> bool:
         path = Path(given)
         if path.is_dir():
             raise InputError(f"{given} is a folder: name a file, a line of which is a text")
-        return path.is_file()
-    except OSError:  # a text that is too long to be a name
+        return path.is_file() or path.is_fifo()
+    except (OSError, ValueError):  # a text that is too long to be a name
         return False
+
+
+def _read_through(given: str, encoding: str) -> None:
+    """Raises `InputError` where a file cannot be read to its end: then none of its lines is predicted."""
+    from unrolled.data.pictures import check_file
+
+    check_file(Path(given))
+    if Path(given).is_file():  # a pipe is read once
+        try:
+            with open(given, encoding=encoding, newline="\n") as file:
+                for _ in _lines(file, given):
+                    pass
+        except OSError as error:
+            raise InputError(f"cannot read {given}: {error.strerror}") from error
 
 
 def _standard_input(encoding: str) -> TextIO:
@@ -158,5 +187,5 @@ def _lines(stream: TextIO, name: str) -> Iterator[str]:
         raise InputError(
             f"{name} is not {error.encoding} somewhere after line {read:,}: name its --encoding, such as latin-1"
         ) from None
-    except LookupError:
-        raise InputError(f"{name}: there is no such encoding: name one such as utf-8 or latin-1") from None
+    except UnicodeError as error:  # UTF-16 without a byte-order mark, for one
+        raise InputError(f"{name} is not text in this encoding ({error}): name its --encoding") from None

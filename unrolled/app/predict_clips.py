@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unrolled.app.output import print_json
+from unrolled.app.given import Skips
+from unrolled.app.output import print_json, told
 from unrolled.errors import InputError
 
 TASKS = ("caption-video", "classify-video", "label-frames")
@@ -17,7 +18,7 @@ RECENT = 1000
 
 
 def predict_clips(
-    name: Path, model: Any, inputs: tuple[str, ...], how: dict[str, Any], picture: Path | None, json: bool
+    name: Path, model: Any, inputs: tuple[str, ...], how: dict[str, Any], skips: Skips, picture: Path | None, json: bool
 ) -> int:
     """Print what the model finds in these clips, and draw it if wanted; `how` a captioner searches."""
     if model.task == "caption-video":
@@ -31,9 +32,18 @@ def predict_clips(
             raise InputError("--picture draws one clip: name one")
         read = Path(inputs[0])
         files.check_apart(picture, read.iterdir() if read.is_dir() else [read])
+    from unrolled.data import containers
+    from unrolled.data import pictures as stills
+
+    containers.library()  # what is missing here is no fault of a file
+    stills.library()
     rows: list[dict[str, Any]] = []
-    for clip in _clips(inputs):
-        (found,) = model.predict([clip], **how)
+    for (clip,) in told(([clip] for clip in _clips(inputs)), inputs, json):
+        found = None
+        with skips.reading(clip):
+            (found,) = model.predict([clip], **how)
+        if found is None:
+            continue
         if json:
             rows.append({"clip": clip, **_described(found)})
         else:
@@ -42,8 +52,8 @@ def predict_clips(
         if picture is not None:
             _draw(model, clip, found, picture)
     if json:
-        print_json({"model": str(name), "predictions": rows})
-    return 0
+        print_json({"model": str(name), "predictions": rows, "skipped": skips.skipped})
+    return skips.code
 
 
 def _clips(inputs: tuple[str, ...]) -> Iterator[str]:

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unrolled.app.output import print_json
+from unrolled.app.given import Skips
+from unrolled.app.output import print_json, told
 from unrolled.errors import InputError
 
 TASKS = ("caption-image",)
@@ -15,29 +16,39 @@ GROUP = 16
 
 
 def predict_pictures(
-    name: Path, model: Any, inputs: tuple[str, ...], how: dict[str, Any], out: Path | None, json: bool
+    name: Path, model: Any, inputs: tuple[str, ...], how: dict[str, Any], skips: Skips, out: Path | None, json: bool
 ) -> int:
     """Print the path, a tab and the caption of each picture; draw where the model looked, if wanted."""
+    from unrolled.data.pictures import library, read_picture
+
+    library()  # where it is missing, that is no fault of a file
     if out is not None:
-        return _drawn(name, model, inputs, how, out, json)
+        return _drawn(name, model, inputs, how, skips, out, json)
     rows: list[dict[str, Any]] = []
-    for paths in _paths(inputs):
-        for path, found in zip(paths, model.predict(paths, aligned=json, **how), strict=True):
+    for paths in told(_paths(inputs, skips), inputs, json):
+        read = []
+        for path in paths:
+            with skips.reading(path):
+                read.append((path, read_picture(path)))
+        found = model.predict([array for _, array in read], aligned=json, **how)
+        for (path, _), caption in zip(read, found, strict=True):
             if json:
-                rows.append({"picture": str(path), **found._asdict()})
+                rows.append({"picture": str(path), **caption._asdict()})
             else:
-                _say(path, found)
+                _say(path, caption)
         sys.stdout.flush()
     if json:
-        print_json({"model": str(name), "predictions": rows})
-    return 0
+        print_json({"model": str(name), "predictions": rows, "skipped": skips.skipped})
+    return skips.code
 
 
 def _say(path: Path, found: Any) -> None:
     print(f"{path}\t{' '.join(found.text.split())}")
 
 
-def _drawn(name: Path, model: Any, inputs: tuple[str, ...], how: dict[str, Any], out: Path, json: bool) -> int:
+def _drawn(
+    name: Path, model: Any, inputs: tuple[str, ...], how: dict[str, Any], skips: Skips, out: Path, json: bool
+) -> int:
     from unrolled.data.pictures import read_picture
     from unrolled.inspection import pictures
     from unrolled.inspection.caption_pictures import attention
@@ -49,17 +60,20 @@ def _drawn(name: Path, model: Any, inputs: tuple[str, ...], how: dict[str, Any],
     files.check_apart(out, inputs)
     if model.options.image != "attention":
         raise InputError(f"{name} has no attention, so there is nothing to draw: train one with --image attention")
-    read = read_picture(inputs[0])
-    (found,) = model.predict([read], aligned=True, **how)
-    pictures.save(attention(read, found, model.eye), out)
+    rows = []
+    with skips.reading(inputs[0]):
+        read = read_picture(inputs[0])
+        (found,) = model.predict([read], aligned=True, **how)
+        pictures.save(attention(read, found, model.eye), out)
+        rows.append({"picture": inputs[0], **found._asdict()})
+        if not json:
+            _say(Path(inputs[0]), found)
     if json:
-        print_json({"model": str(name), "predictions": [{"picture": inputs[0], **found._asdict()}], "path": str(out)})
-    else:
-        _say(Path(inputs[0]), found)
-    return 0
+        print_json({"model": str(name), "predictions": rows, "skipped": skips.skipped, "path": str(out)})
+    return skips.code
 
 
-def _paths(inputs: tuple[str, ...]) -> Iterator[list[Path]]:
+def _paths(inputs: tuple[str, ...], skips: Skips) -> Iterator[list[Path]]:
     """In groups: the pictures of a folder together, those that standard input names each as it comes."""
     from unrolled.data.pictures import picture_files
 
@@ -68,5 +82,9 @@ def _paths(inputs: tuple[str, ...]) -> Iterator[list[Path]]:
             yield from ([Path(line.rstrip("\r\n"))] for line in sys.stdin if line.strip())
             continue
         path = Path(given)
-        found = picture_files(path) if path.is_dir() else [path]
+        found = [path]
+        if path.is_dir():
+            found = []
+            with skips.reading(path):
+                found = picture_files(path)
         yield from (found[at : at + GROUP] for at in range(0, len(found), GROUP))

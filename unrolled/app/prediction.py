@@ -1,6 +1,7 @@
 """`unrolled explain prediction`: the command, and how it looks in a terminal. No torch is imported before it runs."""
 
 import json as json_
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +11,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from unrolled.app.given import refuse_a_name, refuse_an_option
 from unrolled.app.output import DeviceFlag, ModelArgument, say_what_takes_long
 from unrolled.app.page import Page, left, visible
 from unrolled.errors import InputError
@@ -33,10 +35,10 @@ MEANING = {
 
 def prediction(
     model: ModelArgument,
-    text: str,
+    text: Annotated[str, Parameter(allow_leading_hyphen=True)],
     *,
     label: str | None = None,
-    method: str = "occlusion",
+    method: str | None = None,
     beam: int | None = None,
     out: Path | None = None,
     overwrite: bool = False,
@@ -48,11 +50,11 @@ def prediction(
     Parameters
     ----------
     text
-        The text that is labelled or translated.
+        The text that is labelled or translated; - reads it from standard input.
     label
         For a classifier: the label whose log-odds the words move. Default: the likeliest.
     method
-        For a classifier: occlusion (each word hidden in turn) or gradient (times input).
+        For a classifier: occlusion (each word hidden in turn) or gradient (times input). Default: occlusion.
     beam
         For a translator: how many hypotheses it follows. Default: 5.
     out
@@ -68,14 +70,19 @@ def prediction(
         pictures.check(out)
         if out.exists() and not overwrite:
             raise InputError(f"{out} exists already: name another picture with --out, or add --overwrite")
+    refuse_an_option([text], "explain prediction")
+    if text == "-":
+        text = sys.stdin.read().rstrip("\r\n")
+    else:
+        refuse_a_name(text, "give it on standard input, and - for the text")
     say_what_takes_long()
     loaded = load(model, pick_device(device))
     if loaded.task == "classify-text":
         if beam is not None:
             raise InputError(f"--beam is for translators, and {model} is a model for classify-text: leave it out")
-        _words(loaded, text, label, method, out, json)
+        _words(loaded, text, label, method or "occlusion", out, json)
     elif loaded.task == "translate":
-        if label is not None or method != "occlusion":
+        if label is not None or method is not None:
             raise InputError(f"--label and --method are for classifiers, and {model} is a translator: leave them out")
         _attention(loaded, text, 5 if beam is None else beam, out, json)
     else:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unrolled.app.given import BadFiles, say
 from unrolled.app.output import DeviceFlag, JsonFlag, ModelArgument, print_json, say_what_takes_long
 from unrolled.errors import InputError
 
@@ -24,6 +25,8 @@ def report(
     split: str | None = None,
     pictures: int | None = None,
     beam: int = 5,
+    encoding: str | None = None,
+    bad_files: BadFiles = "stop",
     overwrite: bool = False,
     device: DeviceFlag = None,
     json: JsonFlag = False,
@@ -39,7 +42,12 @@ def report(
         .html: a report in one file, in which a word that is pointed at shows where the model looked, where it has
         attention. .png or .svg: a contact sheet.
     split
-        train, val or test, where the data say so. Default: all.
+        train or val: the part that the training used so, divided again as it did; test where the data say so. Default:
+        all.
+    encoding
+        Of the table of captions, such as latin-1. Default: utf-8.
+    bad_files
+        What a file means that is missing, damaged or empty: stop, or skip (it is left out and named).
     pictures
         How many are shown, from all of them evenly; all are measured. Default: 60, on a sheet 12.
     beam
@@ -67,8 +75,9 @@ def report(
     loaded = load(model, pick_device(device))
     if loaded.task not in ("caption-image", "caption-video"):
         raise InputError(f"{model} is a model for {loaded.task}, and a report is on captions: name a captioner")
-    part, metrics = loaded.measured(*data, split=split, beam=beam)
+    part, metrics = loaded.measured(*data, split=split, beam=beam, encoding=encoding, bad_files=bad_files)
     files.check_apart(out, [*part.places.files, *part.paths])
+    say(metrics["notes"])
     chosen = part.take(_evenly(len(part), count))
     (_page if as_page else _sheet)(loaded, model, chosen, metrics, out)
     if json:

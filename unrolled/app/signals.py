@@ -5,6 +5,19 @@ from types import FrameType, TracebackType
 from typing import Any
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal that ends the command at once."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+def end_at_once(number: int, frame: FrameType | None) -> None:
+    """A handler. As after Ctrl-C, what has been begun is tidied up on the way out."""
+    raise Interrupted(number)
+
+
 class Signals:
     """A context in which the first signal is remembered for `stop`, and a second one ends at once.
 
@@ -40,4 +53,4 @@ class Signals:
         at_once = not self._armed or self.received is not None
         self.received = number
         if at_once:
-            raise KeyboardInterrupt
+            end_at_once(number, frame)

@@ -1,6 +1,8 @@
 """`unrolled train TASK` and `unrolled resume`: the commands. No torch is imported before one runs."""
 
+import shlex
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -140,7 +142,7 @@ def train_caption_image(
     ----------
     files
         A folder of pictures with their captions (captions.csv with image, caption and where wanted split;
-        metadata.jsonl; or a *.token.txt), or that file; the pictures lie beside it or in images/.
+        metadata.jsonl; a *.token.txt; COCO's annotations/), or that file; the pictures lie beside it or in images/.
     val
         Captioned pictures to validate on, in the same form, instead of a part of the training pictures.
     """
@@ -215,36 +217,44 @@ def _train(
     options: TrainingOptions,
     output: Output,
 ) -> int:
-    from unrolled.tasks.fitting import fit
-    from unrolled.training.run import Run
+    from unrolled.training.run import Claim
 
-    out = output.out or Run.next_free(Path("runs"), task)
-    return _training(
-        lambda **how: fit(
-            files,
-            options=options,
-            val=val,
-            start_from=output.start_from,
-            out=out,
-            overwrite=output.overwrite,
-            **how,
-        ),
-        out,
-        output.json,
-    )
+    with Claim.next_free(Path("runs"), task) if output.out is None else nullcontext(output.out) as out:
+        from unrolled.tasks.fitting import fit
+
+        return _training(
+            lambda **how: fit(
+                files,
+                options=options,
+                val=val,
+                start_from=output.start_from,
+                out=out,
+                overwrite=output.overwrite,
+                **how,
+            ),
+            out.folder if isinstance(out, Claim) else out,
+            output.json,
+        )
 
 
-def resume(run: Path, *, json: JsonFlag = False) -> int:
+Several = Annotated[tuple[Path, ...] | None, Parameter(consume_multiple=True)]
+
+
+def resume(run: Path, *, data: Several = None, val: Several = None, json: JsonFlag = False) -> int:
     """Go on with a stopped training: bit for bit the same result under --steps.
 
     Parameters
     ----------
     run
         The run folder.
+    data
+        Where the files are now that it was trained on, in the same order, if they have moved. They must be the same.
+    val
+        Where those are now that --val named.
     """
     from unrolled.tasks.fitting import resume
 
-    return _training(lambda **how: resume(run, **how), run, json)
+    return _training(lambda **how: resume(run, data=data or None, val=val or None, **how), run, json)
 
 
 def _training(start: Any, out: Path, as_json: bool) -> int:
@@ -256,19 +266,25 @@ def _training(start: Any, out: Path, as_json: bool) -> int:
     say_what_takes_long()
     with Signals() as signals, display(sys.stderr, signals.stop) as observer:
         fitted: Fitted = start(clock=Clock(started=STARTED), observer=observer)
-    summary = _summary(fitted, out)
+    summary, quoted = _summary(fitted, out), shlex.quote(str(out))
     if as_json:
         print_json(summary)
     if not fitted.result.finished:
         print(
-            f"stopped at step {fitted.result.steps:,}, nothing is lost. Go on with:\n  unrolled resume {out}",
+            f"stopped at step {fitted.result.steps:,}, nothing is lost. Go on with:\n  unrolled resume {quoted}",
             file=sys.stderr,
         )
     elif not as_json:
-        for name in (*fitted.result.metrics, "seconds", "model"):
+        shown = [
+            *fitted.result.metrics,
+            *(["generated_examples"] if fitted.result.generated else []),
+            "seconds",
+            "model",
+        ]
+        for name in shown:
             value = summary[name]
             print(f"{name:20} {value:.4f}" if isinstance(value, float) else f"{name:20} {value}")
-        print(f"next:\n  unrolled {NEXT[summary['task']].format(out=out)}")
+        print(f"next:\n  unrolled {NEXT[summary['task']].format(out=quoted)}")
     return 0 if fitted.result.finished else signals.exit_code or 1
 
 
@@ -287,6 +303,8 @@ def _summary(fitted: "Fitted", out: Path) -> dict[str, Any]:
         "train_loss": result.train_loss,
         **(result.metrics or {"val_loss": None}),
         "validated_tokens": result.validated,
+        "generated_examples": result.generated,
         "finished": result.finished,
+        "skipped": [one._asdict() for one in fitted.skipped],
         "model": str(out / "model.safetensors"),
     }

@@ -6,10 +6,15 @@
   list of them.
 * `*.token.txt` as Flickr8k came: lines of `name.jpg#0`, a tab, a caption. Which picture is for what, the lists of names
   beside it say (Flickr_8k.trainImages.txt, …devImages.txt, …testImages.txt); pictures in no list are left out.
-* One JSON: of COCO (images, annotations), of Karpathy's splits (images, each with its sentences and split; restval is
-  for training), or a list of objects as in `metadata.jsonl`, the file called `id` if need be. It must be named.
+* results.csv as Flickr30k came: image_name| comment_number| comment.
+* One JSON: of COCO (images, annotations; captions_train2014.json names pictures of the folder train2014), of Karpathy's
+  splits (images, each with its folder, its sentences and split; restval is for training), of MSR-VTT (videos,
+  sentences), or a list of objects as in `metadata.jsonl`, the file called `id` if need be. It must be named, but for
+  COCO's captions_*.json and Karpathy's dataset_*.json, which are found in a folder and in annotations/ of it.
 * A folder with one of these tables, called captions, metadata or the like; or with folders train, val and test (by
   their usual names), each with one.
+
+Of several files that are all named after parts (captions_train2014.json, captions_val2014.json) each is that part.
 
 Pictures lie where `media_files.py` looks. Captions are stripped of white space around them. Empty ones are left out and
 counted, and so are files that have no other. All captions of a file are for the same part of the data.
@@ -25,16 +30,15 @@ from typing import Any
 
 import numpy as np
 
-from unrolled.data.examples import Places, check_paths, picked
+from unrolled.data.examples import RULES, BadFiles, Places, Skipped, check_paths, picked
 from unrolled.data.media_files import (
     GROUP,
     PATH,
-    BadFiles,
     Row,
     groups_of_rows,
     located,
     of_each_file,
-    part_of_name,
+    parts_of_names,
     places_of,
     rows_of_table,
     splits_of_rows,
@@ -44,8 +48,16 @@ from unrolled.data.splits import part_of
 from unrolled.data.tables import FORMATS, read_objects, read_table, read_text, split_lines
 from unrolled.errors import InputError
 
-CAPTION = ("caption", "captions", "text", "sentence", "description")
-TOKENS = ".token.txt"
+CAPTION = ("caption", "captions", "text", "sentence", "description", "comment")
+TOKENS = (".token.txt", ".token")
+COMMENTS = re.compile(r"\s*image_name\s*\|\s*comment_number\s*\|\s*comment\s*", re.IGNORECASE)
+"""The first line of Flickr30k's results.csv."""
+COMMENT = re.compile(r"([^|]+)\|\s*[0-9]+(?:\s*(\|)|\s+)(.*)")
+"""The others; one of the original lacks its second |."""
+JSON_NAME = re.compile(r"(captions|dataset)_(\w+)\.json", re.IGNORECASE)
+"""Of COCO and of Karpathy, with the part or the data set"""
+SPLITS = {"restval": "train", "validate": "val"}
+"""Words for parts that only Karpathy and MSR-VTT have."""
 NUMBERED = re.compile(r"(.+)#[0-9]+")
 """A picture's name with the number of a caption."""
 LIST = re.compile(r"(train|dev|val|test)_?images\.txt$", re.IGNORECASE)
@@ -65,6 +77,8 @@ class Captioned:
     """The part of each, "train", "val" or "test", where the data say so."""
     notes: list[str] = field(default_factory=list)
     """What people should know: what was left out."""
+    skipped: list[Skipped] = field(default_factory=list)
+    """Files that could not be read, where these are left out"""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -73,16 +87,24 @@ class Captioned:
         """The files with these numbers."""
         paths, captions = [self.paths[n] for n in rows], [self.captions[n] for n in rows]
         groups, splits = picked(self.groups, rows), picked(self.splits, rows)
-        return Captioned(paths, captions, self.places.take(rows), groups, splits, self.notes)
+        return Captioned(paths, captions, self.places.take(rows), groups, splits, self.notes, self.skipped)
+
+    def keys(self) -> list[Path]:
+        return [path.resolve() for path in self.paths]
+
+    def columns(self) -> tuple[list[str], ...]:
+        return [path.name for path in self.paths], ["\n".join(several) for several in self.captions]
 
 
 def read_captions(
     paths: Sequence[str | PathLike[str]], *, encoding: str | None = None, bad_files: BadFiles = "stop"
 ) -> Captioned:
     """Pictures or clips with captions; see the module's first lines. Raises `InputError` with file and line."""
-    given, notes = [Path(path) for path in paths], list[str]()
-    check_paths(given)
+    given, notes, skipped = [Path(path) for path in paths], list[str](), list[Skipped]()
+    check_paths(given, bad_files)
     tables = [table for path in given for table in (_tables_of(path) if path.is_dir() else [(path, None)])]
+    if RULES.get() >= 2 and not any(path.is_dir() for path in given):
+        tables = list(zip(given, parts_of_names(given), strict=True))
     rows = [row for path, part in tables for row in _rows(path, part, encoding, notes)]
     empty = [row for row in rows if not row.cells[0]]
     if empty:
@@ -90,24 +112,26 @@ def read_captions(
         rows = [row for row in rows if row.cells[0]]
     if not rows:
         raise InputError(f"{given[0]} has no captions: give some")
-    files = of_each_file(located(rows, bad_files, notes))
-    firsts = [file[0] for file in files]
-    captions = [[row.cells[0] for row in file] for file in files]
-    groups, splits = groups_of_rows(firsts), splits_of_rows(firsts)
-    return Captioned([row.path for row in firsts], captions, places_of(firsts), groups, splits, notes)
+    of_each = of_each_file(located(rows, bad_files, notes, skipped))
+    firsts = [several[0] for several in of_each]
+    captions = [[row.cells[0] for row in several] for several in of_each]
+    groups, splits = groups_of_rows(firsts, notes), splits_of_rows(firsts)
+    return Captioned([row.path for row in firsts], captions, places_of(firsts), groups, splits, notes, skipped)
 
 
 def _tables_of(folder: Path) -> list[tuple[Path, str | None]]:
     """The tables of a folder, each with the part of the data that its name or its folder's says."""
-    tables = _token_files(folder) or tables_in(folder, ("captions", "metadata"), (*FORMATS, ".txt"))
+    tables = (
+        _token_files(folder) or tables_in(folder, ("captions", "metadata"), (*FORMATS, ".txt")) or _known_json(folder)
+    )
     if tables:
-        return [(path, part_of_name(path) if len(tables) > 1 else None) for path in tables]
+        return list(zip(tables, parts_of_names(tables), strict=True))
     parts = [p for p in sorted(folder.iterdir()) if p.is_dir() and part_of(p.name)]
     found = [(table, part_of(p.name)) for p in parts for table, _ in _tables_of(p)]
     if not found:
         raise InputError(
             f"the folder {folder} has no captions: give it a captions.csv (image, caption), a metadata.jsonl or a "
-            f"*{TOKENS}, or name the table"
+            f"*{TOKENS[0]}, or name the table"
         )
     return found
 
@@ -120,6 +144,16 @@ def _token_files(folder: Path) -> list[Path]:
     return plain
 
 
+def _known_json(folder: Path) -> list[Path]:
+    """COCO's or Karpathy's, in a folder or in its annotations."""
+    inside = [p for f in (folder, folder / "annotations") if f.is_dir() for p in sorted(f.iterdir())]
+    found = [p for p in inside if JSON_NAME.fullmatch(p.name)]
+    parts = parts_of_names(found)
+    if len(found) > 1 and (None in parts or len(set(parts)) < len(parts)):
+        raise InputError(f"the folder {folder} has {' and '.join(p.name for p in found)}: name the one to read")
+    return found
+
+
 def _rows(path: Path, part: str | None, encoding: str | None, notes: list[str]) -> list[Row]:
     """A row a caption."""
     suffix = path.suffix.lower()
@@ -128,10 +162,11 @@ def _rows(path: Path, part: str | None, encoding: str | None, notes: list[str]) 
         return [row for found, line in zip(objects, lines, strict=True) for row in _of_object(path, line, found, part)]
     if suffix == ".json":
         return [row for found in _json(path, encoding) for row in _of_object(path, 0, found, part)]
-    if suffix == ".txt":
-        first = next(iter(split_lines(read_text(path, encoding))), "")
-        if NUMBERED.fullmatch(first.partition("\t")[0].strip()):
-            return _of_tokens(path, encoding, notes)
+    first = next(iter(split_lines(read_text(path, encoding))), "")
+    if COMMENTS.fullmatch(first):
+        return _of_comments(path, encoding, part, notes)
+    if suffix in (".txt", ".token") and NUMBERED.fullmatch(first.partition("\t")[0].strip()):
+        return _of_tokens(path, encoding, notes)
     kind: Any = "csv" if suffix == ".txt" and "\t" not in first else None
     table = read_table(path, encoding=encoding, names=(*PATH, *CAPTION), kind=kind)
     return rows_of_table(table, (CAPTION,), part)
@@ -153,8 +188,10 @@ def _of_object(path: Path, line: int, found: dict[str, Any], part: str | None) -
     of = part if split is None else part_of(str(split))
     if split is not None and of is None:
         raise InputError(f"{place}: unknown split {split!r}: choose train, val (or dev) or test")
+    folder = None if line else cells.get("filepath")  # as Karpathy's splits have it
+    file = Path(folder, name.strip()) if isinstance(folder, str) and folder else Path(name.strip())
     for text in captions or [""]:
-        yield Row(path, line, Path(name.strip()), (text.strip(),), of, None if group is None else str(group))
+        yield Row(path, line, file, (text.strip(),), of, None if group is None else str(group), flat=bool(folder))
 
 
 def _json(path: Path, encoding: str | None) -> list[dict[str, Any]]:
@@ -162,29 +199,73 @@ def _json(path: Path, encoding: str | None) -> list[dict[str, Any]]:
     try:
         found = json.loads(read_text(path, encoding))
         if isinstance(found, dict) and "annotations" in found:
-            captions: dict[Any, list[str]] = {}
-            for one in found["annotations"]:
-                captions.setdefault(one["image_id"], []).append(one["caption"])
+            captions = _of_each(found["annotations"], "image_id")
+            named = JSON_NAME.fullmatch(path.name)
+            folder = named[2] if named and named[1].casefold() == "captions" else None
             return [
-                {"file_name": image["file_name"], "captions": captions[image["id"]]}
+                {"file_name": image["file_name"], "filepath": folder, "captions": captions[image["id"]]}
                 for image in found["images"]
                 if image["id"] in captions
+            ]
+        if isinstance(found, dict) and "videos" in found:
+            captions = _of_each(found["sentences"], "video_id")
+            return [
+                {
+                    "file_name": f"{video['video_id']}.mp4",
+                    "captions": captions[video["video_id"]],
+                    "split": SPLITS.get(video.get("split"), video.get("split")),
+                }
+                for video in found["videos"]
+                if video["video_id"] in captions
             ]
         if isinstance(found, dict):
             return [
                 {
                     "file_name": image["filename"],
+                    "filepath": image.get("filepath"),
                     "captions": [sentence["raw"] for sentence in image["sentences"]],
-                    "split": {"restval": "train"}.get(image.get("split"), image.get("split")),
+                    "split": SPLITS.get(image.get("split"), image.get("split")),
                 }
                 for image in found["images"]
             ]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         what = f"{type(error).__name__}: {error}"
-        raise InputError(f"{path} is not captions in JSON as COCO or Karpathy have them ({what}): correct it") from None
+        raise InputError(
+            f"{path} is not captions in JSON as COCO, Karpathy or MSR-VTT have them ({what}): correct it"
+        ) from None
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         raise InputError(f"{path} is neither a list of objects nor COCO's captions: give it one of these forms")
     return found
+
+
+def _of_each(captions: list[dict[str, Any]], key: str) -> dict[Any, list[str]]:
+    """The captions of each picture or clip."""
+    found: dict[Any, list[str]] = {}
+    for one in captions:
+        found.setdefault(one[key], []).append(one["caption"])
+    return found
+
+
+def _of_comments(path: Path, encoding: str | None, part: str | None, notes: list[str]) -> list[Row]:
+    """Flickr30k's form."""
+    rows, lacking = [], []
+    for line, text in enumerate(split_lines(read_text(path, encoding)), 1):
+        if line == 1 or not text.strip():
+            continue
+        found = COMMENT.fullmatch(text)
+        if not found:
+            raise InputError(
+                f"{path}, line {line:,} is not a picture's name, a number and a caption with | between them: correct it"
+            )
+        if not found[2]:
+            lacking.append(line)
+        rows.append(Row(path, line, Path(found[1].strip()), (found[3].strip(),), part))
+    if lacking:
+        notes.append(
+            f"lines of {path} that lack their second | and are read all the same: {len(lacking):,}, the first of them "
+            f"line {lacking[0]:,}"
+        )
+    return rows
 
 
 def _of_tokens(path: Path, encoding: str | None, notes: list[str]) -> list[Row]:

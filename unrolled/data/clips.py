@@ -5,8 +5,11 @@ Clips with a label (`read_clips`):
 * A table (TSV, CSV, JSON lines) with columns `path` and `label`, and where there are such, `group` (what clips have in
   common that are not independent: the person in them, the recording they were cut from) and `split`.
 * A folder with such a table, called clips, labels or metadata, or the only one in it.
+* Lists as UCF101 has them (trainlist01.txt): lines of Class/clip.avi, a number after it or not.
 * A folder with a folder a class, in it a clip each file, or each folder of pictures; or with folders train, val and
   test (by their usual names), each with a folder a class.
+
+Where nothing else says groups, the names of the files may (v_Class_g07_c02.avi; see `media_files.IN_NAMES`).
 
 Clips with labels over time (`read_segments`), always in a table, or a folder with one called segments, frames, labels:
 
@@ -17,6 +20,7 @@ A frame that no segment covers has the label `none`, and so has one in a segment
 not overlap. A path may be a file or a folder of pictures; where it may lie, `media_files.py` says.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,24 +29,24 @@ from pathlib import Path
 
 import numpy as np
 
-from unrolled.data.examples import Places, check_paths, picked
+from unrolled.data.examples import BadFiles, Places, Skipped, check_paths, picked
 from unrolled.data.labelled import LABEL, MANY, Classes
 from unrolled.data.media_files import (
     PATH,
-    BadFiles,
     Row,
     groups_of_rows,
     has_column,
     located,
     of_each_file,
     part_of_name,
+    parts_of_names,
     places_of,
     rows_of_table,
     splits_of_rows,
     tables_in,
 )
 from unrolled.data.pictures import natural
-from unrolled.data.tables import FORMATS, Table, read_table
+from unrolled.data.tables import FORMATS, Table, read_table, read_text, split_lines
 from unrolled.errors import InputError
 
 START = ("start_frame", "start", "begin_frame", "begin")
@@ -65,6 +69,8 @@ class Clips:
     """The part of each, "train", "val" or "test", where the data say so."""
     notes: list[str] = field(default_factory=list)
     """What people should know: choices made, and what was left out."""
+    skipped: list[Skipped] = field(default_factory=list)
+    """Files that could not be read, where these are left out"""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -73,7 +79,13 @@ class Clips:
         """The clips with these numbers."""
         paths, labels = ([values[n] for n in rows] for values in (self.paths, self.labels))
         groups, splits = picked(self.groups, rows), picked(self.splits, rows)
-        return Clips(paths, labels, self.places.take(rows), groups, splits, self.notes)
+        return Clips(paths, labels, self.places.take(rows), groups, splits, self.notes, self.skipped)
+
+    def keys(self) -> list[Path]:
+        return [path.resolve() for path in self.paths]
+
+    def columns(self) -> tuple[list[str], ...]:
+        return [path.name for path in self.paths], self.labels
 
 
 @dataclass(frozen=True)
@@ -88,6 +100,7 @@ class Segmented:
     groups: list[str] | None = None
     splits: list[str] | None = None
     notes: list[str] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -96,7 +109,13 @@ class Segmented:
         """The clips with these numbers."""
         paths, segments = [self.paths[n] for n in rows], [self.segments[n] for n in rows]
         groups, splits = picked(self.groups, rows), picked(self.splits, rows)
-        return Segmented(paths, segments, self.places.take(rows), groups, splits, self.notes)
+        return Segmented(paths, segments, self.places.take(rows), groups, splits, self.notes, self.skipped)
+
+    def keys(self) -> list[Path]:
+        return [path.resolve() for path in self.paths]
+
+    def columns(self) -> tuple[list[str], ...]:
+        return [path.name for path in self.paths], [str(segments) for segments in self.segments]
 
     def labels_of(self, clip: int, length: int) -> list[str]:
         """The label of each of the clip's `length` frames. Raises `InputError` where a segment ends after them."""
@@ -143,24 +162,33 @@ def read_clips(
     paths: Sequence[str | PathLike[str]], *, encoding: str | None = None, bad_files: BadFiles = "stop"
 ) -> Clips:
     """Clips with a label each; see the module's first lines. Raises `InputError` with file and line."""
-    given, notes = [Path(path) for path in paths], list[str]()
-    tables = _tables(given, ("clips", "labels", "metadata"), encoding)
-    if tables:
-        rows = located([row for t, part in tables for row in rows_of_table(t, (LABEL,), part)], bad_files, notes)
+    given, notes, skipped = [Path(path) for path in paths], list[str](), list[Skipped]()
+    check_paths(given, bad_files)
+    lists = all(path.suffix.lower() == ".txt" and path.is_file() for path in given)
+    tables = [] if lists else _tables(given, ("clips", "labels", "metadata"), encoding)
+    if lists:
+        parts = parts_of_names(given)
+        listed = [row for p, part in zip(given, parts, strict=True) for row in _of_list(p, part, encoding)]
+        rows = located(listed, bad_files, notes, skipped)
+    elif tables:
+        named = [row for t, part in tables for row in rows_of_table(t, (LABEL,), part)]
+        rows = located(named, bad_files, notes, skipped)
     else:
         rows = [row for folder in given for row in _of_folder(folder, notes)]
     for first, *others in of_each_file(rows):
         if others:
             raise InputError(f"{others[0].place}: {first.path} is in line {first.line:,} already: a clip has one label")
     labels = [_label(row) for row in rows]
-    return Clips([r.path for r in rows], labels, places_of(rows), groups_of_rows(rows), splits_of_rows(rows), notes)
+    groups, splits = groups_of_rows(rows, notes), splits_of_rows(rows)
+    return Clips([row.path for row in rows], labels, places_of(rows), groups, splits, notes, skipped)
 
 
 def read_segments(
     paths: Sequence[str | PathLike[str]], *, encoding: str | None = None, bad_files: BadFiles = "stop"
 ) -> Segmented:
     """Clips with labels over time; see the module's first lines. Raises `InputError` with file and line."""
-    given, notes = [Path(path) for path in paths], list[str]()
+    given, notes, skipped = [Path(path) for path in paths], list[str](), list[Skipped]()
+    check_paths(given, bad_files)
     tables = _tables(given, ("segments", "frames", "labels"), encoding)
     if not tables:
         needed = "a table with the columns path, start_frame, end_frame and label"
@@ -169,17 +197,16 @@ def read_segments(
     for table, part in tables:
         columns = (LABEL, START, END) if has_column(table, START) else (LABEL, FRAME)
         rows += rows_of_table(table, columns, part)
-    clips = of_each_file(located(rows, bad_files, notes))
+    clips = of_each_file(located(rows, bad_files, notes, skipped))
     firsts = [clip[0] for clip in clips]
     segments = [_in_order(clip) for clip in clips]
-    groups, splits = groups_of_rows(firsts), splits_of_rows(firsts)
-    return Segmented([row.path for row in firsts], segments, places_of(firsts), groups, splits, notes)
+    groups, splits = groups_of_rows(firsts, notes), splits_of_rows(firsts)
+    return Segmented([row.path for row in firsts], segments, places_of(firsts), groups, splits, notes, skipped)
 
 
 def _tables(given: list[Path], names: Sequence[str], encoding: str | None) -> list[tuple[Table, str | None]]:
     """The tables that are given or are in the given folder, each with the part of the data that its name says where
     all names do; [] for folders without."""
-    check_paths(given)
     folders = [path.is_dir() for path in given]
     if any(folders) and not all(folders):
         raise InputError(f"{given[0]} and the others are files and folders: give one kind")
@@ -189,11 +216,26 @@ def _tables(given: list[Path], names: Sequence[str], encoding: str | None) -> li
             raise InputError(
                 f"{path} is no table: give a .csv, .tsv or .jsonl that names clips, or a folder with clips"
             )
-    parts = [part_of_name(path) for path in files]
-    told = len(files) > 1 and None not in parts
     header = (*PATH, *LABEL)
     read = [read_table(path, encoding=encoding, names=header) for path in files]
-    return list(zip(read, parts if told else [None] * len(files), strict=True))
+    return list(zip(read, parts_of_names(files), strict=True))
+
+
+def _of_list(path: Path, part: str | None, encoding: str | None) -> list[Row]:
+    """UCF101's form: the label is the folder of the clip. The numbers of the classes are left out."""
+    rows = []
+    for line, text in enumerate(split_lines(read_text(path, encoding)), 1):
+        clip = Path(re.sub(r"\s+[0-9]+$", "", text.strip()))
+        if text.strip() and (len(clip.parts) < 2 or not clip.suffix):
+            raise InputError(
+                f"{path}, line {line:,} is not a clip as UCF101's lists name it (Class/clip.avi): correct it, or give "
+                "a .csv, .tsv or .jsonl that names clips"
+            )
+        if text.strip():
+            rows.append(Row(path, line, clip, (clip.parts[-2],), part))
+    if not rows:
+        raise InputError(f"{path} names no clips: give some")
+    return rows
 
 
 def _of_folder(folder: Path, notes: list[str]) -> list[Row]:

@@ -1,8 +1,9 @@
 """What is computed of files, frames of clips or features of pictures, is computed once and kept on disk.
 
 `cached` gives `Frames` whose array is memory-mapped, so that sets larger than memory can be trained on. A result is
-found again by the SHA-256 of its file's contents and by the recipe, a text that says all else it depends on; so a file
-that is moved or copied is known, and one that is changed is not. What is kept is in `frame_store.py`.
+found again by the SHA-256 of its file's contents, by the recipe, a text that says all else it depends on, and by the
+versions of what decodes; so a file that is moved or copied is known, and one that is changed is not. What is kept is
+in `frame_store.py`.
 """
 
 import hashlib
@@ -13,17 +14,17 @@ from typing import NamedTuple
 
 import numpy as np
 
+from unrolled.data.examples import BadFiles, Skipped
 from unrolled.data.frame_store import Store
 from unrolled.data.frames import Frames
-from unrolled.data.media_files import BadFiles
 from unrolled.data.pictures import check_file, picture_files
 from unrolled.errors import InputError
 
 WAITING_BYTES, WAITING_SECONDS = 1 << 26, 1.0
 """Results that wait to be written together: what a kill may cost."""
-TOLD = 5
-"""Files left out that a note names."""
-watcher: Callable[[int, int], None] | None = None
+Progress = Callable[[int, int], None]
+"""Told how many files are done, and of how many. At the end the two are equal, whatever ended it."""
+watcher: Progress | None = None
 """Told of progress by calls that name nobody."""
 
 
@@ -35,15 +36,22 @@ class Kept(NamedTuple):
     rows: np.ndarray
     """(N,) int64: which of the files these are"""
     notes: list[str]
-    """What people should know: which files were left out, and why."""
+    """What people should know: which files were left out, and why; what was damaged and computed again."""
+    skipped: list[Skipped]
+    """The files that were left out"""
+    keys: list[str]
+    """(N,): the hash of each one's contents"""
+    decoders: str
+    """The versions of what decoded them"""
 
 
 def cached(
     files: Sequence[Path],
     recipe: str,
     compute: Callable[[Path], np.ndarray],
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     *,
+    versions: str = "",
     finish: Callable[[list[np.ndarray]], Sequence[np.ndarray]] | None = None,
     at_once: int = 16,
     bad_files: BadFiles = "stop",
@@ -52,32 +60,32 @@ def cached(
 
     compute: reads one file and returns an array (T, ...) with T ≥ 1. The recipe must determine its type and all of its
     shape but T. It raises `InputError` at a file that is unusable; that ends it all, or with `bad_files="skip"` leaves
-    the file out. finish: makes what is kept of `at_once` such arrays, for what is cheaper together. progress: is told
-    how many files are done, and of how many. Whatever ends it, what was computed by then is kept.
+    the file out. progress: default `watcher`. versions: of the libraries that `compute` and `finish` depend on
+    (`decoders.py`). finish: makes what is kept of `at_once` such arrays, for what is cheaper together. Whatever ends
+    it, what was computed by then is kept. What is damaged in the cache is computed again, and noted.
 
     Raises `InputError` also where the cache cannot be written, and where no file is left.
     """
     bad: dict[int, InputError] = {}
     keys = _keys(files, bad, bad_files)
-    with Store(recipe) as store:
+    with Store(f"{recipe}; {versions}" if versions else recipe) as store:
         first = {key: n for n, key in reversed(keys.items())}  # of equal files one is computed
+        notes = store.notes + _repaired(store.check(first), first, files)
         todo = [n for key, n in first.items() if key not in store][::-1]
-        told = len(files) - len(todo)
-        if progress:
-            progress(told, len(files))
-        with _Writer(store) as writer:
+        with _Told(progress or watcher, len(files) - len(todo), len(files)) as told, _Writer(store) as writer:
             for n, result in _computed(todo, files, compute, finish, at_once, bad_files):
                 if isinstance(result, InputError):
                     bad |= {row: result for row, key in keys.items() if key == keys[n]}
                 else:
                     writer.add(keys[n], result, files[n])
-                told += 1
-                if progress:
-                    progress(told, len(files))
+                told.one_more()
         rows = np.array([n for n in range(len(files)) if n not in bad], dtype=np.int64)
         if not len(rows):
             raise InputError(f"none of {len(files):,} files can be read; the first: {bad[0]}") from bad[0]
-        return Kept(store.frames([keys[n] for n in rows.tolist()]), rows, _note(files, bad))
+        of_rows = [keys[n] for n in rows.tolist()]
+        skipped = [Skipped(str(files[n]), str(bad[n])) for n in sorted(bad)]
+        notes += _note(len(files), skipped)
+        return Kept(store.frames(of_rows), rows, notes, skipped, of_rows, versions)
 
 
 def content_hash(path: Path) -> str:
@@ -139,6 +147,29 @@ def _tried(path: Path, compute: Callable[[Path], np.ndarray], bad_files: BadFile
         return error
 
 
+class _Told:
+    """Counts the files that are done for somebody who wants to know, who also hears of an early end."""
+
+    def __init__(self, progress: Progress | None, done: int, total: int) -> None:
+        self._progress, self._done, self._total = progress, done, total
+
+    def __enter__(self) -> "_Told":
+        self._tell(self._total)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._done < self._total:
+            self._tell(self._done)
+
+    def one_more(self) -> None:
+        self._done += 1
+        self._tell(self._total)
+
+    def _tell(self, total: int) -> None:
+        if self._progress:
+            self._progress(self._done, total)
+
+
 class _Writer:
     """Adds results to a store, several together; whatever ends it, what it was given is written."""
 
@@ -166,8 +197,15 @@ class _Writer:
         self._bytes, self._since = 0, time.monotonic()
 
 
-def _note(files: Sequence[Path], bad: dict[int, InputError]) -> list[str]:
-    if not bad:
+def _repaired(damaged: Sequence[str], first: dict[str, int], files: Sequence[Path]) -> list[str]:
+    if not damaged:
         return []
-    listed = "; ".join(str(bad[n]) for n in sorted(bad)[:TOLD]) + ("; …" if len(bad) > TOLD else "")
-    return [f"bad files left out: {len(bad):,} of {len(files):,} ({listed})"]
+    listed = ", ".join(str(files[first[key]]) for key in damaged)
+    return [f"damaged in the cache and computed again: {len(damaged):,} of {len(first):,} ({listed})"]
+
+
+def _note(files: int, skipped: Sequence[Skipped]) -> list[str]:
+    if not skipped:
+        return []
+    listed = "; ".join(one.reason for one in skipped)
+    return [f"bad files left out: {len(skipped):,} of {files:,} ({listed})"]

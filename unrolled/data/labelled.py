@@ -23,9 +23,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from unrolled.data.contents import check
-from unrolled.data.examples import Places, check_paths, picked, splits_of
+from unrolled.data.examples import BadFiles, Places, Skipped, check_paths, picked, splits_of
 from unrolled.data.splits import part_of
-from unrolled.data.tables import FORMATS, Table, looks_like_table, read_table, read_text, split_lines
+from unrolled.data.tables import FORMATS, NoColumn, Table, looks_like_table, read_table, read_text, split_lines
 from unrolled.errors import InputError
 
 TEXT = ("text", "sentence", "document", "review", "comment")
@@ -44,6 +44,8 @@ class Labelled:
     """The part of each, "train", "val" or "test", where the data say so."""
     notes: list[str] = field(default_factory=list)
     """What people should know: choices made, and what was left out."""
+    skipped: list[Skipped] = field(default_factory=list)
+    """Files that could not be read, where these are left out"""
     column: str = ""
     """Of a table: which one the labels are in, for messages"""
 
@@ -54,7 +56,13 @@ class Labelled:
         """The examples with these numbers."""
         splits = picked(self.splits, rows)
         texts, labels = ([values[n] for n in rows] for values in (self.texts, self.labels))
-        return Labelled(texts, labels, self.places.take(rows), splits, self.notes, self.column)
+        return Labelled(texts, labels, self.places.take(rows), splits, self.notes, self.skipped, self.column)
+
+    def keys(self) -> list[tuple[str, str]]:
+        return list(zip(self.texts, self.labels, strict=True))
+
+    def columns(self) -> tuple[list[str], ...]:
+        return self.texts, self.labels
 
 
 MANY = 20
@@ -140,11 +148,15 @@ def read_labelled(
     text_column: str | None = None,
     label_column: str | None = None,
     encoding: str | None = None,
+    bad_files: BadFiles = "stop",
     keep_empty: bool = False,
 ) -> Labelled:
-    """Labelled texts; see the module's first lines. Raises `InputError` with file and line where they are unusable."""
+    """Labelled texts; see the module's first lines. Raises `InputError` with file and line where they are unusable.
+
+    bad_files: whether a file that cannot be decoded ends it, or is left out and noted, where there are others.
+    """
     given = [Path(path) for path in paths]
-    check_paths(given)
+    check_paths(given, bad_files)
     folders = [path.is_dir() for path in given]
     if any(folders) and not all(folders):
         raise InputError(f"{given[0]} and the others are files and folders: give one kind")
@@ -154,10 +166,10 @@ def read_labelled(
         found = _of_tables(tables, text_column, label_column, encoding, notes)
     else:
         if text_column is not None or label_column is not None:
-            raise InputError(
+            raise NoColumn(
                 f"{given[0]} is no table, so there are no columns: leave --text-column and --label-column out"
             )
-        found = _of_classes(classes, whole, encoding, notes)
+        found = _of_classes(classes, whole, encoding, notes, bad_files)
     if not keep_empty:
         found = _without_empty(found)
     if not found.texts:
@@ -215,20 +227,34 @@ def _files_in(folder: Path) -> list[Path]:
     return files
 
 
-def _of_classes(classes: dict[str, list[Path]], whole: bool, encoding: str | None, notes: list[str]) -> Labelled:
+def _of_classes(
+    classes: dict[str, list[Path]], whole: bool, encoding: str | None, notes: list[str], bad_files: BadFiles
+) -> Labelled:
     """From the files of each class. whole: a file is a text; else a line is."""
+    skipped: list[Skipped] = []
     texts: list[str] = []
     labels: list[str] = []
     places: list[tuple[Path, list[int]]] = []
     for label, files in classes.items():
         for path in files:
-            text = read_text(path, encoding)
+            try:
+                text = read_text(path, encoding)
+            except InputError as error:
+                if bad_files == "stop":
+                    raise
+                skipped.append(Skipped(str(path), str(error)))
+                continue
             lines = [text] if whole else split_lines(text)
             kept = [n for n, line in enumerate(lines) if whole or line.strip()]
             texts += [lines[n].strip() for n in kept]
             labels += [label] * len(kept)
             places.append((path, [0] if whole else [n + 1 for n in kept]))
-    return Labelled(texts, labels, Places.join(places), None, notes)
+    if skipped:
+        if not places:
+            raise InputError(skipped[0].reason)
+        count = sum(map(len, classes.values()))
+        notes.append(f"bad files left out: {len(skipped):,} of {count:,} ({'; '.join(s.reason for s in skipped)})")
+    return Labelled(texts, labels, Places.join(places), None, notes, skipped)
 
 
 def _of_tables(
@@ -260,7 +286,7 @@ def _of_tables(
             f"some of the {len(paths)} tables have a split column and some have none: give all of them one"
         )
     name = f" '{table.header[label]}'" if table.header is not None else ""
-    return Labelled(texts, labels, Places.join(places), splits or None, notes, f"column {label + 1}{name}")
+    return Labelled(texts, labels, Places.join(places), splits or None, notes, column=f"column {label + 1}{name}")
 
 
 def _columns(table: Table, text: str | None, label: str | None, notes: list[str]) -> tuple[int, int]:

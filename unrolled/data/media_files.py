@@ -1,24 +1,35 @@
 """Tables that name clips or pictures: which table of a folder is meant, and where the files are that it names.
 
 A file is named relative to its table; it may also lie in a folder beside it that is called clips, videos, images or the
-like. A file that is missing is an error; on request (`bad_files="skip"`) its rows are left out, and a note says so.
+like, and where the table is in a folder of tables, such as annotations, beside that one. A file that is missing is an
+error; on request (`bad_files="skip"`) its rows are left out, and a note says so.
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from unrolled.data.examples import Places, splits_of
+from unrolled.data.examples import RULES, BadFiles, Places, Skipped, splits_of
 from unrolled.data.splits import part_of
 from unrolled.data.tables import FORMATS, Table
 from unrolled.errors import InputError
 
 PATH = ("path", "file", "file_name", "filename", "clip", "video", "image", "image_name")
 GROUP = ("group", "speaker", "signer", "subject", "person")
-BESIDE = ("", "clips", "videos", "video", "images", "Images", "Flicker8k_Dataset")
-BadFiles = Literal["stop", "skip"]
-"""What a file means that is missing or cannot be decoded: an error, or that it is left out and noted."""
+BESIDE = (
+    *("", "clips", "videos", "video", "images", "Images"),
+    *("Flicker8k_Dataset", "flickr30k_images", "flickr30k-images", "UCF-101", "TrainValVideo", "TestVideo"),
+)
+"""Folders in which the files of a table may lie; those of known data sets are called as these come."""
+APART = ("annotations", "ucftraintestlist")
+"""Folders of nothing but tables (COCO, UCF101)."""
+IN_NAMES = (
+    re.compile(r"v_\w+_(g[0-9]+)_c[0-9]+"),  # UCF101 and UCF50: the clips of a group were cut from one recording
+    re.compile(r"(person[0-9]+)_\w+_d[0-9]+(?:_uncomp)?"),  # KTH
+)
+"""Names of files that say a group."""
 
 
 class Row(NamedTuple):
@@ -32,6 +43,8 @@ class Row(NamedTuple):
     split: str | None = None
     group: str | None = None
     """What the file has in common with others that it is not independent of"""
+    flat: bool = False
+    """Whether the file may also lie without its folder"""
 
     @property
     def place(self) -> str:
@@ -49,12 +62,21 @@ def splits_of_rows(rows: Sequence[Row]) -> list[str] | None:
     return _all_or_none([row.split for row in rows], rows, "split")
 
 
-def groups_of_rows(rows: Sequence[Row]) -> list[str] | None:
-    """The group of each row; None where the tables do not say it."""
+def groups_of_rows(rows: Sequence[Row], notes: list[str]) -> list[str] | None:
+    """The group of each row; None where neither the tables nor all names of files say it."""
     groups = _all_or_none([row.group for row in rows], rows, "group")
     if groups is not None and "" in groups:
         raise InputError(f"{rows[groups.index('')].place} has no group: add it, or remove the column")
-    return groups
+    return groups if groups is not None or RULES.get() < 2 else _in_names(rows, notes)
+
+
+def _in_names(rows: Sequence[Row], notes: list[str]) -> list[str] | None:
+    for pattern in IN_NAMES:
+        found = [named[1] for row in rows if (named := pattern.fullmatch(row.path.stem))]
+        if len(found) == len(rows) and len(set(found)) > 1:
+            notes.append(f"groups from the names of the files: {len(set(found)):,} ({rows[0].path.name}: {found[0]})")
+            return found
+    return None
 
 
 def _all_or_none(values: Sequence[str | None], rows: Sequence[Row], what: str) -> list[str] | None:
@@ -83,8 +105,16 @@ def tables_in(folder: Path, names: Sequence[str], suffixes: Iterable[str] = FORM
 
 
 def part_of_name(path: Path) -> str | None:
-    """The part of the data that a file or folder is named after, such as "val" for words_dev.csv."""
-    return part_of(path.stem.replace("-", "_").replace(".", "_").rpartition("_")[2])
+    """The part of the data that a file or folder is named after, such as "val" for words_dev.csv, and "train" for
+    captions_train2014.json (COCO) and trainlist01.txt (UCF101)."""
+    last = path.stem.replace("-", "_").replace(".", "_").rpartition("_")[2]
+    return part_of(last if RULES.get() < 2 else re.sub(r"(list[0-9]{2}|(19|20)[0-9]{2})$", "", last))
+
+
+def parts_of_names(files: Sequence[Path]) -> Sequence[str | None]:
+    """The parts that several files are named after, where all of them are named so."""
+    parts = [part_of_name(path) for path in files]
+    return parts if len(files) > 1 and None not in parts else [None] * len(files)
 
 
 def rows_of_table(table: Table, columns: Sequence[Sequence[str]], split: str | None = None) -> list[Row]:
@@ -120,13 +150,14 @@ def _column(table: Table, names: Sequence[str]) -> list[str]:
     )
 
 
-def located(rows: Sequence[Row], bad_files: BadFiles, notes: list[str]) -> list[Row]:
-    """The rows with the paths of files that are there; see the module's first lines."""
+def located(rows: Sequence[Row], bad_files: BadFiles, notes: list[str], skipped: list[Skipped]) -> list[Row]:
+    """The rows with the paths of files that are there; see the module's first lines. The others are added to `skipped`
+    and counted in a note."""
     where: dict[tuple[Path, Path], Path | None] = {}
     for row in rows:
         key = (row.table.parent, row.path)
         if key not in where:
-            where[key] = next((p for p in (key[0] / b / key[1] for b in BESIDE) if p.exists()), None)
+            where[key] = next((path for path in _candidates(row) if path.exists()), None)
     found = [row._replace(path=path) for row in rows if (path := where[row.table.parent, row.path])]
     missing = [name for (_, name), path in where.items() if path is None]
     if missing:
@@ -134,9 +165,17 @@ def located(rows: Sequence[Row], bad_files: BadFiles, notes: list[str]) -> list[
         more = f" (and {len(missing) - 1:,} other files that it names)" if len(missing) > 1 else ""
         if bad_files == "stop" or not found:
             raise InputError(f"{first.place}: no such file: {first.path}{more}; put it there, or leave its line out")
-        listed = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
-        notes.append(f"missing files left out: {len(missing):,} ({listed})")
+        notes.append(f"missing files left out: {len(missing):,} ({', '.join(map(str, missing))})")
+        skipped += [Skipped(str(name), f"no such file: {name}") for name in missing]
     return found
+
+
+def _candidates(row: Row) -> Iterator[Path]:
+    """Where the file of a row may be, the likeliest place first."""
+    folder = row.table.parent
+    for base in (folder, folder.parent) if folder.name.casefold() in APART else (folder,):
+        for name in (row.path, Path(row.path.name)) if row.flat else (row.path,):
+            yield from (base / beside / name for beside in BESIDE)
 
 
 def of_each_file(rows: Sequence[Row]) -> list[list[Row]]:

@@ -3,11 +3,12 @@
 Real images of handwritten digits (scikit-learn's `load_digits`: Alpaydin & Kaynak 1998, CC BY 4.0) move over 64×64
 pixels, after the Moving MNIST of Srivastava et al. 2015 (arXiv:1502.04681), and are encoded as MP4 files. In a clip one
 digit moves in one way or in one after the other, or two digits move one after the other, so at each frame there is one
-right answer. The images of validation and training are different ones.
+right answer. Training, validation and test show different images.
 """
 
 import csv
 import importlib
+import itertools
 import os
 import shutil
 import tempfile
@@ -32,8 +33,10 @@ FRAMES = (8, 12)
 TRAVEL = (12.0, 22.0)
 """Pixels of one motion, along each axis that it has."""
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-SHEETS = {"train": 12, "val": 6}
-"""Groups of digit images, a clip's digits are all of one group; three quarters of the images are for training."""
+SHEETS = {"train": 12, "val": 3, "test": 3}
+"""Groups of digit images per part of the data; the digits of a clip all come from one group."""
+SHARES = (6 / 8, 7 / 8)
+"""Where validation and test begin among the images."""
 
 
 class Motion(NamedTuple):
@@ -76,10 +79,11 @@ def write(
     *,
     train: int = 3000,
     val: int = 200,
+    test: int = 200,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> None:
-    """Write a new folder with so many clips: the same frames, captions and labels for the same seed.
+    """Write a new folder with this many clips per part: the same frames, captions and labels for the same seed.
 
         clips/train_0000.mp4, …   64×64 pixels, 10 frames a second
         captions.csv              path,caption,split: two captions a clip
@@ -92,9 +96,11 @@ def write(
     folder = Path(folder)
     if folder.exists():
         raise InputError(f"{folder} is there already: name a new folder")
-    for name, count in (("training", train), ("validation", val)):
-        if count < 1:
-            raise InputError(f"{count} clips for {name} are asked for: at least 1 is needed")
+    counts = {"train": train, "val": val, "test": test}
+    for split, count in counts.items():
+        least = 0 if split == "test" else 1
+        if count < least:
+            raise InputError(f"--{split} is {count}: it must be at least {least}")
     images, digits = _digit_images()
     av = _library("av", "clips are encoded with PyAV: pip install 'unrolled[video]'")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -102,17 +108,18 @@ def write(
     try:
         tables = _Tables(building)
         sheets = _divide(len(images), np.random.Generator(np.random.PCG64(seed)))
-        for split, count in (("train", train), ("val", val)):
+        done = itertools.count(1)
+        for part, (split, count) in enumerate(counts.items()):
             for number in range(count):
                 # a generator of its own: clip n is the same however many there are
-                random = np.random.Generator(np.random.PCG64([seed, split == "val", number]))
+                random = np.random.Generator(np.random.PCG64([seed, part, number]))
                 sheet = random.integers(SHEETS[split])
                 group = f"{split}-{sheet}"
                 clip = compose(images, digits, sheets[group], random)
                 path = f"clips/{split}_{number:04}.mp4"
                 encode(av, building / path, clip.frames)
                 tables.add(path, clip, group, split)
-                progress(number + 1 + (train if split == "val" else 0), train + val)
+                progress(next(done), sum(counts.values()))
         tables.save()
         (building / "SOURCE.txt").write_text(f"{__doc__}Made with unrolled, seed {seed}.\n", encoding="utf-8")
         building.chmod(0o755)
@@ -233,7 +240,7 @@ class _Tables:
 def _divide(count: int, random: np.random.Generator) -> dict[str, np.ndarray]:
     """Which of `count` images belong to each group."""
     order = random.permutation(count)
-    parts = np.split(order, [3 * count // 4])
+    parts = np.split(order, [int(share * count) for share in SHARES])
     return {
         f"{split}-{n}": sheet
         for (split, sheets), part in zip(SHEETS.items(), parts, strict=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from unrolled.data.examples import Places, check_paths, picked, splits_of
-from unrolled.data.tables import looks_like_table, read_table, read_text, split_lines
+from unrolled.data.tables import NoColumn, looks_like_table, read_table, read_text, split_lines
 from unrolled.errors import InputError
 
 SOURCE = ("source", "src")
@@ -44,6 +44,12 @@ class Pairs:
         sources, targets = ([values[n] for n in rows] for values in (self.sources, self.targets))
         return Pairs(sources, targets, self.places.take(rows), splits, self.notes)
 
+    def keys(self) -> list[tuple[str, str]]:
+        return list(zip(self.sources, self.targets, strict=True))
+
+    def columns(self) -> tuple[list[str], ...]:
+        return self.sources, self.targets
+
 
 def read_pairs(
     paths: Sequence[str | PathLike[str]],
@@ -63,7 +69,7 @@ def read_pairs(
         raise InputError(f"{len(given)} files are given: give a file of sources and a file of targets, or one table")
     if len(given) == 2:
         if source_column is not None or target_column is not None:
-            raise InputError("two files have no columns: give one table, or leave the columns out")
+            raise NoColumn("two files have no columns: give one table, or leave the columns out")
         found = _aligned(given[0], given[1], encoding)
     else:
         found = _of_table(given[0], source_column, target_column, encoding)

@@ -1,6 +1,7 @@
 """Finding and reading text: files and folders of UTF-8, block by block, with errors that say where."""
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -92,7 +93,7 @@ def _checked(path: Path, data: bytes, offset: int) -> str:
         where = offset + error.start
         raise InputError(
             f"{path} is not UTF-8 at byte {where:,} (0x{data[error.start]:02x}): "
-            f"convert it first, for example: iconv -f LATIN1 -t UTF-8 {path.name} > utf8.txt"
+            f"convert it first, for example: iconv -f LATIN1 -t UTF-8 {shlex.quote(path.name)} > utf8.txt"
         ) from None
     if "\0" in text:
         raise _binary(path, offset + data.index(b"\0"))

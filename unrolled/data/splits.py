@@ -7,6 +7,9 @@ import numpy as np
 
 from unrolled.errors import InputError
 
+FRACTION = 0.1
+"""Of the examples that is drawn for validation, where no other is asked for."""
+PARTS = ("train", "val", "test")
 NAMES = {
     "train": "train",
     "training": "train",
@@ -36,17 +39,19 @@ def divide(
     strata: Sequence[str] | None = None,
     groups: Sequence[str] | None = None,
     val_groups: Sequence[str] | None = None,
-    fraction: float = 0.1,
+    fraction: float | None = None,
     seed: int = 0,
 ) -> Division:
     """Divide `count` examples.
 
     splits: the part of each, "train", "val" or "test": then that is it; without any for validation, `fraction` of the
-    training part is drawn for it. strata: the label of each; then the same fraction of each is drawn, at least one
-    where there are two. groups: of each, what it has in common with examples that it is not independent of; then whole
-    groups are drawn until they make `fraction`, at most half, and none that holds all that there is of a label.
+    training part is drawn for it (None: `FRACTION`). strata: the label of each; then the same fraction of each is
+    drawn, at least one where there are two. groups: of each, what it has in common with examples that it is not
+    independent of; then whole groups are drawn until they make `fraction`, at most half, and none that holds all that
+    there is of a label.
     val_groups: the groups to validate on, instead of a draw. The draw depends on seed, order, labels and groups alone.
     """
+    fraction = FRACTION if fraction is None else fraction
     everything = np.arange(count)
     part = np.full(count, "train") if splits is None else np.array(splits)
     train, val, test = (everything[part == name] for name in ("train", "val", "test"))

@@ -30,6 +30,14 @@ Cell = str | None
 """None is a list or an object of JSON, which is neither text nor label."""
 
 
+class NoColumn(InputError):
+    """A column that is asked for is not there. asked: its name or number; None where there are no columns at all."""
+
+    def __init__(self, message: str, asked: str | None = None) -> None:
+        super().__init__(message)
+        self.asked = asked
+
+
 @dataclass(frozen=True)
 class Table:
     path: Path
@@ -64,7 +72,7 @@ class Table:
                 return found[0]
         if is_number(asked) and 1 <= int(asked) <= self.width:
             return int(asked) - 1
-        raise InputError(f"{self.path} has no column {asked}: choose {flag} from {self.listed()}")
+        raise NoColumn(f"{self.path} has no column {asked}: choose {flag} from {self.listed()}", asked)
 
     def guess(self, names: Sequence[str], flag: str) -> int | None:
         """The column of the header whose name is one of these; None where there is none, an error if several are."""

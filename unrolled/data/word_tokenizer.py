@@ -58,7 +58,8 @@ class WordTokenizer:
         cls, texts: Iterable[str], size: int | None = None, *, min_count: int = MIN_COUNT, lower: bool = False
     ) -> "WordTokenizer":
         """The most frequent words of the texts, at most `size` tokens with the two for unknown words; white space is
-        known however rare. Of equally frequent words the first by code points."""
+        known however rare. Of equally frequent words the first by code points. Raises `InputError` where the texts have
+        words and none of them would be known."""
         counts: Counter[str] = Counter()
         for text in texts:
             counts.update(pieces(text.lower() if lower else text))
@@ -66,10 +67,19 @@ class WordTokenizer:
                 counts = Counter({word: n for word, n in counts.items() if n > 1})
         known = [word for word, n in counts.items() if n >= min_count or word.isspace()]
         known.sort(key=lambda word: (-counts[word], word))
-        if size is not None:
-            known = known[: max(0, size - 2)]
-        kept = set(known)
+        fits = known if size is None else known[: max(0, size - 2)]
+        kept = set(fits)
         rare = {word: n for word, n in counts.items() if word not in kept}
+        if not _knows_any(fits, rare):
+            if _knows_any(known, rare):
+                raise InputError(
+                    f"--vocabulary {size} has no room for a word beside white space and the unknown: give more"
+                )
+            raise InputError(
+                f"no word of the training text occurs at least {min_count} times, so all of them would be unknown with "
+                "--tokens word: choose --tokens char or bpe, or give more text"
+            )
+        known = fits
         return cls(known, _unknown_lengths(rare, counts), lower)
 
     def encode(self, text: str) -> np.ndarray:
@@ -119,6 +129,21 @@ def _pattern() -> re.Pattern[str]:
     word = rf"{letter}(?:{letter}|[{re.escape(marks)}\u200c\u200d]|['’](?={letter}))*"
     runs = "|".join(rf"{re.escape(c)}{{2,3}}" for c in ".-!?~")
     return re.compile(rf" ?(?:{word}|<[A-Za-z]+>|\d+(?:[.,]\d+)*|[{IDEOGRAPHS}]|{runs}|[^\w\s]|_)|\s")
+
+
+def _knows_any(known: Iterable[str], rare: Iterable[str]) -> bool:
+    """Whether one of the words is known; of texts without letters and digits, one of the other pieces."""
+
+    def is_word(piece: str) -> bool:
+        return any(map(str.isalnum, piece))
+
+    known = list(known)
+    for wanted in (is_word, lambda piece: not piece.isspace()):
+        if any(map(wanted, known)):
+            return True
+        if any(map(wanted, rare)):
+            return False
+    return True
 
 
 def _unknown_lengths(rare: dict[str, int], counts: "Counter[str]") -> tuple[float, float]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from unrolled.data.sources import TextSource
+from unrolled.data.splits import FRACTION
 from unrolled.errors import InputError
 from unrolled.inspection import gradient_flow
 from unrolled.inspection.depth import parameters, width_with
@@ -107,7 +108,7 @@ class Lesson:
         """Options that all trainings share"""
         options = self.options(DEEP)
         self.prepared: Prepared = prepare(paths, options)
-        self.windows: Tensor = self._windows(options.val_fraction)
+        self.windows: Tensor = self._windows()
         self.training = self._recipe(options)
 
     def options(self, cell: str, layers: int = 1, hidden: int | None = None) -> LanguageModelOptions:
@@ -133,16 +134,16 @@ class Lesson:
         chosen = resolve(options)
         return {name: getattr(chosen, name) for name in ("batch", "bptt", "dropout")}
 
-    def _windows(self, fraction: float) -> Tensor:
+    def _windows(self) -> Tensor:
         """(timesteps, rows) of validation text."""
         settings, val = self.settings, self.prepared.splits["val"]
         length = settings.warm_up + settings.lags + 2
         windows = gradient_flow.windows(val, length, settings.windows)
         if windows.shape[1] < LEAST_WINDOWS:
-            need = round(LEAST_WINDOWS * length / fraction)
+            need = round(LEAST_WINDOWS * length / FRACTION)
             raise InputError(
                 f"{self.source.name} is too short: gradients are followed through at least {LEAST_WINDOWS} stretches "
-                f"of {length} characters, each within one document, and the last {100 * fraction:g} %, kept for "
+                f"of {length} characters, each within one document, and the last {100 * FRACTION:g} %, kept for "
                 f"validation, hold {windows.shape[1]}; give at least {need:,} characters, in documents longer than "
                 f"that (there are {self.prepared.scans[0].characters:,})"
             )

@@ -8,14 +8,18 @@ is one there), cuts fewer colloquial words ("rock'n'roll") and knows nothing of 
 
 import math
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from unrolled.errors import InputError
+from unrolled.metrics.text import spaced
 
 Words = Sequence[str]
+Cut = Callable[[str], list[str]]
+"""From a caption to its words."""
 
 ORDER = 4
 """n-grams up to this n, in BLEU and in CIDEr."""
@@ -68,8 +72,24 @@ def words(caption: str) -> list[str]:
     return found
 
 
-def scores(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+def characters(caption: str) -> list[str]:
+    """The characters of a caption in lower case, white space and punctuation left out.
+
+    >>> characters("一只狗，在跑。")
+    ['一', '只', '狗', '在', '跑']
+    """
+    return [c for c in caption.lower() if not c.isspace() and unicodedata.category(c)[0] != "P"]
+
+
+def cut_for(references: Sequence[Sequence[str]]) -> Cut:
+    """How captions are cut that have these references: by `words`; by `characters` where spaces do not divide the
+    references into words (see `text.spaced`). The references alone decide, never what is compared with them."""
+    return words if spaced(caption for several in references for caption in several) else characters
+
+
+def scores(candidates: Sequence[str], references: Sequence[Sequence[str]], cut: Cut | None = None) -> dict[str, float]:
     """`bleu_1` to `bleu_4`, `rouge_l` (0 to 1) and `cider` (0 to 10) of N captions, each with one reference or more.
+    cut: what `cut_for` gives; default: for these references.
 
     Raises `InputError` where there is nothing to measure. CIDEr weighs words by how few pictures they belong to, so its
     figure depends on the whole set that is measured; of a single picture it is 0.
@@ -80,13 +100,24 @@ def scores(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> di
         raise InputError("there is no caption to measure")
     if not all(references):
         raise InputError("a caption has no reference: each needs one or more to be measured")
-    written = [words(caption) for caption in candidates]
-    true = [[words(caption) for caption in several] for several in references]
+    cut = cut or cut_for(references)
+    written = [cut(caption) for caption in candidates]
+    true = [[cut(caption) for caption in several] for several in references]
     return {
         **{f"bleu_{n}": value for n, value in enumerate(bleu(written, true), 1)},
         "rouge_l": float(rouge_l(written, true).mean()),
         "cider": float(cider_d(written, true).mean()),
     }
+
+
+def exact(candidates: Sequence[str], references: Sequence[Sequence[str]], cut: Cut | None = None) -> float:
+    """The share of captions that are, word by word, one of their references."""
+    cut = cut or cut_for(references)
+    right = [
+        cut(text) in [cut(reference) for reference in several]
+        for text, several in zip(candidates, references, strict=True)
+    ]
+    return sum(right) / max(1, len(right))
 
 
 def bleu(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) -> list[float]:

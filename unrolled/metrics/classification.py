@@ -87,12 +87,12 @@ def top_k(true: np.ndarray, probabilities: np.ndarray, ks: Sequence[int] = (3, 5
 
 
 def details(true: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
-    """`report`, and `confusion` where there are not too many classes for it; else `note` says that it is left out."""
+    """`report`, and `confusion` where there are not too many classes for it; else `notes` say that it is left out."""
     found: dict[str, Any] = {"report": report(Tally.of(true, predicted, len(names)), names)}
     if len(names) <= CONFUSED:
-        return {**found, "confusion": confusion(true, predicted, len(names)).tolist()}
+        return {**found, "confusion": confusion(true, predicted, len(names)).tolist(), "notes": []}
     note = f"who is taken for whom is left out: there are {len(names):,} classes, and it is counted up to {CONFUSED:,}"
-    return {**found, "confusion": None, "note": note}
+    return {**found, "confusion": None, "notes": [note]}
 
 
 def report(counts: np.ndarray | Tally, names: Sequence[str]) -> list[dict[str, Any]]:

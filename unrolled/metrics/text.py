@@ -2,8 +2,12 @@
 
 import lzma
 import math
+from collections.abc import Iterable
 
 import numpy as np
+
+SPARSE = 30
+"""Texts with fewer than one space in so many characters are not written in words between spaces."""
 
 
 def bits(nats: float) -> float:
@@ -13,6 +17,27 @@ def bits(nats: float) -> float:
     1.0
     """
     return nats / math.log(2)
+
+
+def spaced(texts: Iterable[str]) -> bool:
+    """Whether spaces divide these texts, taken together, into words. They do not in Thai, Chinese or Japanese, nor in
+    texts of one word each: there what is written is compared character by character.
+
+    >>> spaced(["a dog runs", "a cat"]), spaced(["สุนัขวิ่งในสวน"]), spaced(["2026-11-28"])
+    (True, False, False)
+    """
+    spaces = characters = 0
+    for text in texts:
+        characters += len(text)
+        spaces += sum(map(str.isspace, text))
+    return spaces * SPARSE >= characters
+
+
+def measured_by_characters(texts: Iterable[str], measures: str) -> list[str]:
+    """What people should know where spaces do not divide the texts that these measures compare with."""
+    if spaced(texts):
+        return []
+    return [f"the validation texts have hardly any spaces, so {measures} count characters instead of words"]
 
 
 def bigram_cross_entropy(train: np.ndarray, validation: np.ndarray, size: int) -> float:

@@ -13,7 +13,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -22,6 +22,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from unrolled.data import decoders
 from unrolled.errors import InputError
 
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
@@ -74,18 +75,25 @@ class Backbone(nn.Module):
             for file in (CONFIG, PROCESSOR):
                 if not (folder / file).is_file():
                     raise InputError(f"{folder} has no {file}: name a folder that transformers' save_pretrained wrote")
+                with suppress(OSError, ValueError):  # transformers says below what is wrong with it
+                    _refuse_code(name, json.loads((folder / file).read_bytes()))
         transformers = library()
         try:
             with _quiet(transformers):
                 network, found = transformers.AutoModel.from_pretrained(
-                    str(name), local_files_only=local, use_safetensors=True, output_loading_info=True
+                    str(name),
+                    local_files_only=local,
+                    use_safetensors=True,
+                    output_loading_info=True,
+                    trust_remote_code=False,
                 )
                 processor = _processor(str(name), local)
         except (OSError, ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            if "trust_remote_code" in str(error):
+                raise _brings_code(name) from None
             what = "folder" if local else "name on the hub, nor a folder here"
             raise InputError(
-                f"{name} is not the {what} of an image network that transformers opens: {reason}"
+                f"{name} is not the {what} of an image network that transformers opens: {_reason(error)}"
             ) from None
         missing = [key for key in found["missing_keys"] if "pooler" not in key]
         if missing:
@@ -95,21 +103,29 @@ class Backbone(nn.Module):
             raise InputError(f"{name} is a {type(network).__name__}, which reads no pictures: name an image network")
         config = {key: value for key, value in network.config.to_dict().items() if key not in WITHOUT}
         settings = json.loads(processor.to_json_string())
+        _refuse_code(name, [config, settings])
         pooler = not found["missing_keys"]
         description = {"name": str(name), "config": config, "processor": settings, "pooler": pooler}
         try:
             return cls(part, description)
         except (ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"the preprocessing of {name} does not fit its network: {reason}") from None
+            raise InputError(f"the preprocessing of {name} does not fit its network: {_reason(error)}") from None
 
     @classmethod
     def from_json(cls, description: dict[str, Any]) -> Self:
         """The network of this description with weights that mean nothing yet: load them with `load_state_dict`."""
-        transformers = library()
-        config = transformers.AutoConfig.for_model(**description["config"])
-        with _quiet(transformers):
-            return cls(_image_part(transformers.AutoModel.from_config(config)), description)
+        transformers, name = library(), description["name"]
+        _refuse_code(name, description)
+        try:
+            config = transformers.AutoConfig.for_model(**description["config"])
+            with _quiet(transformers):
+                network = transformers.AutoModel.from_config(config, trust_remote_code=False)
+                return cls(_image_part(network), description)
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"transformers {transformers.__version__} cannot make the model's backbone {name} ({_reason(error)}): "
+                "install the version that the model was trained with"
+            ) from None
 
     def to_json(self) -> dict[str, Any]:
         return self.description
@@ -168,8 +184,12 @@ class Backbone(nn.Module):
         patches = (pixels.shape[-2] // patch) * (pixels.shape[-1] // patch)
         return tokens - patches if tokens > patches else 0
 
+    def versions(self) -> str:
+        """Of the libraries that `pixels` and `compute` depend on."""
+        return decoders.of_networks()
+
     def recipe(self, grid: bool) -> str:
-        """All that `compute` depends on."""
+        """All else that they depend on."""
         return json.dumps({"backbone": self.sha256(), "of": "regions" if grid else "picture"})
 
     def compute(self, pixels: Tensor, *, grid: bool) -> list[np.ndarray]:
@@ -228,8 +248,30 @@ def _processor(name: str, local: bool = True) -> Any:
     with _quiet(transformers):
         # the same request, to newer and to older versions
         return transformers.AutoImageProcessor.from_pretrained(
-            name, local_files_only=local, backend="pil", use_fast=False
+            name, local_files_only=local, backend="pil", use_fast=False, trust_remote_code=False
         )
+
+
+def _reason(error: Exception) -> str:
+    """Its first sentence."""
+    return str(error).strip().split("\n")[0].split(". ")[0] or type(error).__name__
+
+
+def _refuse_code(name: object, settings: Any) -> None:
+    """Raises `InputError` where settings name Python code that comes with a network. It would be a stranger's, so it is
+    never run; and transformers' own class of that name need not be the same network."""
+    inner = settings.values() if isinstance(settings, dict) else settings if isinstance(settings, list) else ()
+    if isinstance(settings, dict) and settings.get("auto_map"):
+        raise _brings_code(name)
+    for value in inner:
+        _refuse_code(name, value)
+
+
+def _brings_code(name: object) -> InputError:
+    return InputError(
+        f"{name} brings code of its own (auto_map in its settings), which is never run here: name an image network "
+        "that transformers itself has"
+    )
 
 
 def _image_part(network: nn.Module) -> nn.Module:

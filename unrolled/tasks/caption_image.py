@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from unrolled.cells import CELLS
 from unrolled.data.batches import ExampleBatch, Examples
+from unrolled.data.examples import BadFiles
 from unrolled.data.frame_cache import Kept, cached
 from unrolled.data.frames import Frames
-from unrolled.data.media_files import BadFiles
 from unrolled.data.pictures import read_picture
 from unrolled.engines import said
 from unrolled.nn.augment import Variety, vary
-from unrolled.nn.convnet import PictureEncoder, pack
+from unrolled.nn.convnet import PictureEncoder, pack, precision
 from unrolled.nn.dropout import dropout
 from unrolled.nn.vision import BATCH, Backbone
 from unrolled.tasks.captioning import CaptionNetwork, CaptionTask, Words, captions_of, with_all_captions, with_captions
@@ -45,18 +45,22 @@ VARIETY = Variety(shift=0.1, scale=0.1, light=0.1)
 
 def resolve(options: ImageCaptionerOptions) -> ImageCaptionerOptions:
     """The options with every choice made."""
-    o, words = options, options.tokens in ("word", "bpe")
+    o, tokens = options, options.tokens or "word"
     hidden = o.hidden or 256
     learns = o.backbone is None
     local = o.backbone is not None and Path(o.backbone).is_dir()
     return replace(
         o,
         backbone=str(Path(o.backbone or "").resolve()) if local else o.backbone,  # a training may go on elsewhere
-        vocabulary=o.vocabulary or {"word": 10_000, "bpe": 2000}.get(o.tokens),
-        min_count=(o.min_count or MIN_COUNT) if o.tokens == "word" else None,
+        image=o.image or "attention",
+        tokens=tokens,
+        vocabulary=o.vocabulary or {"word": 10_000, "bpe": 2000}.get(tokens),
+        min_count=(o.min_count or MIN_COUNT) if tokens == "word" else None,
+        cased=bool(o.cased),
         cell=o.cell or "lstm",
         hidden=hidden,
-        embedding=o.embedding or min(hidden, 256 if words else 64),
+        layers=o.layers or 1,
+        embedding=o.embedding or min(hidden, 256 if tokens in ("word", "bpe") else 64),
         features=o.features or 256,
         size=(o.size or SIDE) if learns else None,
         channels=(o.channels or "32,64,128,192") if learns else None,
@@ -91,6 +95,7 @@ def features_of(eye: Eye, paths: Sequence[Path], image: str, bad_files: BadFiles
         paths,
         eye.recipe(grid),
         lambda path: eye.pixels([read_picture(path)])[0].cpu().numpy(),
+        versions=eye.versions(),
         finish=lambda pixels: eye.compute(torch.from_numpy(np.stack(pixels)).to(device_of(eye)), grid=grid),
         at_once=BATCH,
         bad_files=bad_files,
@@ -113,7 +118,7 @@ class Network(CaptionNetwork):
 
     def __init__(self, words: Words, eye: Eye, options: ImageCaptionerOptions) -> None:
         size, looks = options.features, options.image == "attention"
-        assert size
+        assert size and options.image
         super().__init__(
             words,
             options,
@@ -204,7 +209,7 @@ class ImageCaptionTask(CaptionTask):
         o = self.options
         runs = said(engine, o.engine, self.device.type, CELLS[o.cell or "gru"])
         learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        seen = f"pictures of {o.size}×{o.size}, convolutions that learn"
+        seen = f"pictures of {o.size}×{o.size}, convolutions that learn in {precision(self.device)}"
         if isinstance(self.eye, Backbone):
             frozen = sum(p.numel() for p in self.eye.parameters())
             seen = f"{Path(self.eye.name).name} ({frozen:,} parameters, which stay as they are)"
@@ -220,7 +225,12 @@ class ImageCaptionTask(CaptionTask):
         )
 
     def describe(self) -> dict[str, Any]:
-        return {"task": self.name, "options": asdict(self.options), "vocabulary": self.vocabulary}
+        return {
+            "task": self.name,
+            "options": asdict(self.options),
+            "vocabulary": self.vocabulary,
+            "trained_on": self.trained_on,
+        }
 
 
 def description(words: Words, eye: Eye) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from unrolled.data.streams import IGNORED
 from unrolled.engines import said
 from unrolled.nn import Recurrent
 from unrolled.nn.augment import vary, warp
-from unrolled.nn.convnet import FrameEncoder, Packed, pack
+from unrolled.nn.convnet import FrameEncoder, Packed, pack, precision
 from unrolled.nn.frequencies import begin_at_frequencies
 from unrolled.tasks.captioning import CaptionNetwork, CaptionTask, Words, captions_of
 from unrolled.tasks.media_options import VideoCaptionerOptions
@@ -227,7 +227,8 @@ class VideoCaptionTask(CaptionTask):
             f"{name} {len(part):,} clips, {captions_of(part):,} captions" for name, part in self._parts()
         )
         return (
-            f"frames {s.width}×{s.height} {'grey' if s.grey else 'colour'}, at most {s.count} a clip, convolutions, "
+            f"frames {s.width}×{s.height} {'grey' if s.grey else 'colour'}, at most {s.count} a clip, "
+            f"convolutions in {precision(self.device)}, "
             f"{o.cell} {o.layers} × {o.hidden}, attention {o.attention}, "
             f"{sum(p.numel() for p in model.parameters()):,} parameters, {self.words.vocabulary.size:,} tokens "
             f"({o.tokens}); {clips}; "
@@ -239,7 +240,12 @@ class VideoCaptionTask(CaptionTask):
         return [("train", self.pairs["train"]), ("validation", self.pairs["val"])]
 
     def describe(self) -> dict[str, Any]:
-        return {"task": self.name, "options": asdict(self.options), "vocabulary": description(self.words, self.shape)}
+        return {
+            "task": self.name,
+            "options": asdict(self.options),
+            "vocabulary": description(self.words, self.shape),
+            "trained_on": self.trained_on,
+        }
 
 
 def said_in(examples: Examples, vocabulary: int) -> np.ndarray:

@@ -4,8 +4,9 @@ A caption is a text with its begin and its end. A picture or a clip has several;
 loss, and all of them are the references of what the network writes by itself.
 """
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from unrolled.data.batches import (
     shifted,
 )
 from unrolled.data.contents import check
+from unrolled.data.examples import Skipped
 from unrolled.data.frames import Frames
 from unrolled.data.streams import IGNORED
 from unrolled.data.tokenizers import decode
@@ -32,15 +34,14 @@ from unrolled.data.vocabulary import BEGIN, PADDING, SPECIALS, Vocabulary
 from unrolled.decoding.search import Hypothesis
 from unrolled.errors import InputError
 from unrolled.metrics import captions
+from unrolled.metrics.text import measured_by_characters
 from unrolled.nn import Recurrent
 from unrolled.nn.dropout import embedding_dropout
 from unrolled.nn.frequencies import begin_at_frequencies
-from unrolled.tasks.writing import mean_loss, write
+from unrolled.tasks.writing import mean_loss
+from unrolled.tasks.writing import write as written
 from unrolled.topologies import Decoder, Memory
 from unrolled.training.task import Evaluation
-
-WRITTEN = 500
-"""Captions that a validation writes, at most."""
 
 
 class Caption(NamedTuple):
@@ -184,6 +185,11 @@ class CaptionNetwork(nn.Module, ABC):
         return layers.chosen_engine(Inputs(self.table[:1, None]), layers.initial_state(1)).name
 
 
+def counted(captions_of_each: Sequence[Sequence[str]]) -> list[str]:
+    """What people should know of how captions are compared with these."""
+    return measured_by_characters((text for several in captions_of_each for text in several), "CIDEr, BLEU and ROUGE")
+
+
 class CaptionTask(ABC):
     """Inputs with captions to train on, others to validate on. Subclasses make the network and know its users' class.
 
@@ -205,10 +211,14 @@ class CaptionTask(ABC):
         device: torch.device,
     ) -> None:
         self.options, self.words, self.pairs, self.device = options, words, pairs, device
-        self.held, self.references = inputs_alone(held), references
+        self.held, self.references, self.cut = inputs_alone(held), references, captions.cut_for(references)
         self.notes: list[str] = []
         self.sha256: list[str] = []
+        self.old_sha256: Callable[[], list[str]] | None = None
+        self.decoders = ""
         self.start: dict[str, Tensor] | None = None
+        self.trained_on: dict[str, Any] | None = None
+        self.skipped: list[Skipped] = []
 
     @abstractmethod
     def network(self) -> CaptionNetwork:
@@ -225,17 +235,25 @@ class CaptionTask(ABC):
     def size(self, split: str) -> int:
         return len(tokens_of(self.pairs[split]))
 
-    def evaluate(self, model: nn.Module, split: str, limit: int | None = None) -> Evaluation:
-        """cider, bleu_1 to bleu_4 and rouge_l of what the network writes by itself, greedily, of at most `WRITTEN`
-        inputs, and val_loss of captions with about `limit` tokens together."""
+    def examples(self, split: str) -> int:
+        """Pictures or clips; of the training part, captions or what has them, as the network reads them."""
+        return len(self.held) if split == "val" else len(self.pairs[split])
+
+    def evaluate(
+        self, model: nn.Module, split: str, limit: int | None = None, *, write: int | None = None
+    ) -> Evaluation:
+        """cider, bleu_1 to bleu_4 and rouge_l of what the network writes by itself, greedily, of at most `write`
+        inputs, and val_loss of captions with about `limit` tokens together. A loss that is not finite comes alone."""
         assert isinstance(model, CaptionNetwork) and split == "val"
         share = 1.0 if limit is None else min(1.0, limit / self.size(split))
         loss, size = mean_loss(model, self.pairs[split], self.device, max(1, round(share * len(self.pairs[split]))))
-        most = min(WRITTEN, max(1, round(share * len(self.held))))
-        rows, found = write(model, self.words, self.held, self.device, most=most)
-        written = [self.words.vocabulary.decode(hypothesis.tokens) for hypothesis in found]
-        scores = captions.scores(written, [self.references[row] for row in rows])
-        return Evaluation({"cider": scores.pop("cider"), **scores, "val_loss": loss}, size)
+        if not math.isfinite(loss):
+            return Evaluation({"val_loss": loss}, size)
+        most = max(1, round(share * len(self.held)))
+        rows, found = written(model, self.words, self.held, self.device, most=min(most, write or most))
+        texts = [self.words.vocabulary.decode(hypothesis.tokens) for hypothesis in found]
+        scores = captions.scores(texts, [self.references[row] for row in rows], self.cut)
+        return Evaluation({"cider": scores.pop("cider"), **scores, "val_loss": loss}, size, len(rows))
 
     @abstractmethod
     def public(self, model: nn.Module) -> Any:

@@ -3,7 +3,7 @@
 `Network` is the module, `TextClassifierTask` what the training loop sees of it, `text_classifier.py` what users hold.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from unrolled.cells import CELLS, Inputs, State
 from unrolled.data.batches import BucketStream, ExampleBatch, Examples, Limit, Sequences
+from unrolled.data.examples import Skipped
 from unrolled.data.tokenizers import SPACED, Tokenizer
 from unrolled.engines import said
 from unrolled.metrics import classification
@@ -41,10 +42,11 @@ EVALUATED, TOKENS = 256, 1 << 16
 
 def resolve(options: TextClassifierOptions) -> TextClassifierOptions:
     """The options with every choice made."""
-    hidden = options.hidden or 192
+    hidden, tokens = options.hidden or 192, options.tokens or "word"
     return replace(
         options,
-        tokens=options.tokens or "word",
+        tokens=tokens,
+        vocabulary=options.vocabulary or (20_000 if tokens in ("word", "bpe") else None),
         cell=options.cell or "gru",
         hidden=hidden,
         layers=options.layers or 1,
@@ -133,7 +135,11 @@ class TextClassifierTask:
         self.monitor = ("f1" if options.balance else "accuracy", "max")
         self.notes: list[str] = []
         self.sha256: list[str] = []
+        self.old_sha256: Callable[[], list[str]] | None = None
+        self.decoders = ""
         self.start: dict[str, Tensor] | None = None
+        self.trained_on: dict[str, Any] | None = None
+        self.skipped: list[Skipped] = []
 
     def model(self) -> Network:
         counts = np.bincount(self._numbers("train"), minlength=len(self.labels))
@@ -153,7 +159,12 @@ class TextClassifierTask:
     def size(self, split: str) -> int:
         return len(self.splits[split])
 
-    def evaluate(self, model: nn.Module, split: str, limit: int | None = None) -> Evaluation:
+    def examples(self, split: str) -> int:
+        return len(self.splits[split])
+
+    def evaluate(
+        self, model: nn.Module, split: str, limit: int | None = None, *, write: int | None = None
+    ) -> Evaluation:
         assert isinstance(model, Network)
         rows, found = outcomes(model, self.splits[split], self.device, limit)
         return Evaluation(measure(self._numbers(split)[rows], found, len(self.labels)), len(rows))
@@ -184,7 +195,12 @@ class TextClassifierTask:
 
     def describe(self) -> dict[str, Any]:
         vocabulary = {"tokenizer": self.tokenizer.to_json(), "labels": self.labels}
-        return {"task": self.name, "options": asdict(self.options), "vocabulary": vocabulary}
+        return {
+            "task": self.name,
+            "options": asdict(self.options),
+            "vocabulary": vocabulary,
+            "trained_on": self.trained_on,
+        }
 
 
 def encode_all(tokenizer: Tokenizer, texts: Sequence[str], lower: bool) -> Sequences:

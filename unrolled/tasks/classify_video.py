@@ -98,7 +98,9 @@ class VideoClassifierTask(ClipTask):
     def size(self, split: str) -> int:
         return int(self.splits[split].sources.lengths.sum())
 
-    def evaluate(self, model: nn.Module, split: str, limit: int | None = None) -> Evaluation:
+    def evaluate(
+        self, model: nn.Module, split: str, limit: int | None = None, *, write: int | None = None
+    ) -> Evaluation:
         assert isinstance(model, Network)
         examples = self.splits[split]
         rows, found = outcomes(model, examples, self.device, self.most(split, limit))

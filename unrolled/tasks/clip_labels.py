@@ -3,7 +3,7 @@ them, and what users hold."""
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from unrolled.cells import CELLS
 from unrolled.data.batches import BucketStream, Examples
+from unrolled.data.examples import Skipped
 from unrolled.data.labelled import named
 from unrolled.engines import said
 from unrolled.errors import InputError
+from unrolled.nn.convnet import precision
 from unrolled.nn.frequencies import begin_at_frequencies
 from unrolled.tasks.public_model import PublicModel, built
 from unrolled.tasks.video import Shape, VideoNetwork
@@ -39,7 +41,11 @@ class ClipTask(ABC):
         self.device = device
         self.notes: list[str] = []
         self.sha256: list[str] = []
+        self.old_sha256: Callable[[], list[str]] | None = None
+        self.decoders = ""
         self.start: dict[str, Tensor] | None = None
+        self.trained_on: dict[str, Any] | None = None
+        self.skipped: list[Skipped] = []
 
     def model(self) -> Any:
         network: Any = self.network(self.shape, len(self.labels), self.options)
@@ -58,8 +64,14 @@ class ClipTask(ABC):
     def size(self, split: str) -> int:
         """In frames, which are what an evaluation takes its time for."""
 
+    def examples(self, split: str) -> int:
+        """Clips."""
+        return len(self.splits[split])
+
     @abstractmethod
-    def evaluate(self, model: nn.Module, split: str, limit: int | None = None) -> Evaluation:
+    def evaluate(
+        self, model: nn.Module, split: str, limit: int | None = None, *, write: int | None = None
+    ) -> Evaluation:
         """Of clips with about `limit` frames together."""
 
     @abstractmethod
@@ -81,7 +93,8 @@ class ClipTask(ABC):
         if self.unit == "frames":
             counts = {name: f"{self.size(name):,}" for name in self.splits}
         return (
-            f"frames {s.width}×{s.height} {'grey' if s.grey else 'colour'}, convolutions, "
+            f"frames {s.width}×{s.height} {'grey' if s.grey else 'colour'}, "
+            f"convolutions in {precision(self.device)}, "
             f"{o.cell} {o.layers} × {o.hidden}, {self.reads()}, "
             f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(self.labels)} classes; "
             f"train {counts['train']}, validation {counts['val']} {self.unit}; "
@@ -90,13 +103,19 @@ class ClipTask(ABC):
         )
 
     def describe(self) -> dict[str, Any]:
-        return {"task": self.name, "options": asdict(self.options), "vocabulary": vocabulary(self.labels, self.shape)}
+        return {
+            "task": self.name,
+            "options": asdict(self.options),
+            "vocabulary": vocabulary(self.labels, self.shape),
+            "trained_on": self.trained_on,
+        }
 
 
 class ClipModel(PublicModel):
     """A trained network that labels clips or their frames."""
 
     network_class: type[VideoNetwork]
+    reading = ("encoding", "bad_files")
 
     def __init__(
         self,

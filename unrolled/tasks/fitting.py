@@ -1,13 +1,17 @@
 """From files and options to a trained model, whatever the task: make the run folder, train, resume."""
 
 import os
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from unrolled.data.examples import CONTENT, RULES, Skipped
+from unrolled.engines.native import build
 from unrolled.errors import InputError
 from unrolled.tasks.kinds import KINDS, Kind, PreparedTask
 from unrolled.tasks.models import load
@@ -15,8 +19,9 @@ from unrolled.training import checkpoint, memory, model_file
 from unrolled.training.loop import Result, Trainer
 from unrolled.training.observer import Observer
 from unrolled.training.options import TrainingOptions
-from unrolled.training.run import CHECKSUM, Run
+from unrolled.training.run import CHECKSUM, Claim, Run
 from unrolled.training.schedule import Clock
+from unrolled.training.validation import advice
 
 PathLike = str | os.PathLike[str]
 
@@ -30,6 +35,8 @@ class Fitted:
     result: Result
     engine: str
     run: Run | None
+    skipped: list[Skipped]
+    """Files that could not be read and were left out"""
 
 
 def fit(
@@ -38,7 +45,7 @@ def fit(
     options: TrainingOptions,
     val: PathLike | Sequence[PathLike] | None = None,
     start_from: PathLike | None = None,
-    out: Path | None = None,
+    out: Path | Claim | None = None,
     overwrite: bool = False,
     clock: Clock | None = None,
     observer: Observer | None = None,
@@ -48,31 +55,48 @@ def fit(
     clock, observer = clock or Clock(), observer or Observer()
     held_out = _paths(val)
     keep = [Path(p) for p in (*paths, *(held_out or ()), start_from) if p is not None]
-    if out is not None:
+    if isinstance(out, Path):
         Run.check(out, overwrite, keep)
-    device = pick_device(options.device)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    kind = _kind(options)
-    start = load(start_from) if start_from is not None else None
-    task = kind.prepare(paths, options, val=held_out, device=device, clock=clock, start=start)
-    for note in task.notes:
-        observer.report({"note": note})
-    config = {
-        "task": task.name,
-        "data": [str(Path(p).resolve()) for p in paths],
-        "val": None if held_out is None else [str(Path(p).resolve()) for p in held_out],
-        "sha256": task.sha256,
-        **task.describe(),
-    }
-    trainer = _trainer(task, clock, observer)
-    if out is not None:  # last of all: until here a mistake costs nothing
-        trainer.run = Run.create(out, config, overwrite, keep)
-    return _fitted(trainer, task)
+        out = Claim(out, overwrite)
+    with out or nullcontext():
+        device = pick_device(options.device)
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        options.check_together(val=held_out is not None, start=start_from is not None)
+        _compile(device, clock)
+        start = load(start_from) if start_from is not None else None
+        kind = _kind(options)
+        task = kind.prepare(paths, options, val=held_out, device=device, clock=clock, start=start)
+        for note in [*task.notes, *advice(task)]:
+            observer.report({"note": note})
+        trainer = _trainer(task, clock, observer)
+        if out is not None:  # last of all: until here a mistake costs nothing
+            trainer.run = out.begin(
+                {
+                    "task": task.name,
+                    "data": [str(Path(p).resolve()) for p in paths],
+                    "val": None if held_out is None else [str(Path(p).resolve()) for p in held_out],
+                    "sha256": task.sha256,
+                    "decoders": task.decoders,
+                    "rules": RULES.get(),
+                    **task.describe(),
+                },
+                keep,
+            )
+        return _fitted(trainer, task)
 
 
-def resume(folder: Path, *, clock: Clock | None = None, observer: Observer | None = None) -> Fitted:
-    """Go on with a stopped run, bit for bit under `steps`, with the seconds that are left under `seconds`."""
+def resume(
+    folder: Path,
+    *,
+    data: Sequence[PathLike] | None = None,
+    val: Sequence[PathLike] | None = None,
+    clock: Clock | None = None,
+    observer: Observer | None = None,
+) -> Fitted:
+    """Go on with a stopped run, bit for bit under `steps`, with the seconds that are left under `seconds`.
+
+    data, val: where the training's data are now, if they have moved. Raises `InputError` where they are others."""
     clock, observer = clock or Clock(), observer or Observer()
     run, config = Run.open(folder)
     if config["task"] not in KINDS:
@@ -85,7 +109,7 @@ def resume(folder: Path, *, clock: Clock | None = None, observer: Observer | Non
     if description["done"]:
         raise InputError(
             f"{folder} has finished at step {description['step']:,}: to train its model further, "
-            f"use train --start-from {folder}"
+            f"use train --start-from {shlex.quote(str(folder))}"
         )
     kind = KINDS[config["task"]]
     try:
@@ -96,19 +120,28 @@ def resume(folder: Path, *, clock: Clock | None = None, observer: Observer | Non
         raise InputError(
             f"{folder / 'run.json'} makes no sense ({error}): the run cannot be resumed, but its model can be used"
         ) from error
+    device = pick_device(description["device"])
+    _compile(device, clock)
+    moved = _moved(folder, config, data, val)
     torch.set_num_threads(description["threads"])
-    task = kind.prepare(
-        config["data"],
-        options,
-        val=_paths(config["val"]),
-        device=pick_device(description["device"]),
-        clock=clock,
-        vocabulary=config["vocabulary"],
-    )
-    if task.sha256 != config["sha256"]:
-        raise InputError(f"the text of {folder} has changed since its training began: put it back, or train again")
+    with _rules(config.get("rules", 1)):
+        task = kind.prepare(
+            moved["data"],
+            options,
+            val=moved["val"],
+            device=device,
+            clock=clock,
+            vocabulary=config["vocabulary"],
+        )
+    if not _same_data(task, config["sha256"]):
+        raise InputError(f"the data of {folder} has changed since its training began: put it back, or train again")
+    task.trained_on = config.get("trained_on") or task.trained_on
+    for note in [*task.notes, *_other_decoders(task.decoders, config.get("decoders", task.decoders))]:
+        observer.report({"note": note})
     trainer = _trainer(task, clock, observer)
     trainer.run = run
+    if data is not None or val is not None:
+        run.describe({**config, **moved})
     trainer.restore(tensors, description)
     return _fitted(trainer, task)
 
@@ -125,6 +158,51 @@ def _agrees(config: dict[str, Any], run: Run) -> None:
             raise InputError(f"{name} of its options is {value!r}, and {options[name]!r} in {run.model}")
 
 
+@contextmanager
+def _rules(number: int) -> Iterator[None]:
+    before = RULES.set(number)
+    try:
+        yield
+    finally:
+        RULES.reset(before)
+
+
+def _same_data(task: PreparedTask, stored: list[str]) -> bool:
+    """Whether these are the data that the training began with."""
+    if task.old_sha256 is None or any(one.startswith(CONTENT) for one in stored):
+        return task.sha256 == stored
+    return task.old_sha256() == stored
+
+
+def _other_decoders(now: str, then: str) -> list[str]:
+    """What people should know where other versions read the data than when the training began."""
+    new, old = now.split(", "), then.split(", ")
+    if new == old:
+        return []
+    listed = (", ".join(part for part in some if part not in others) for some, others in ((new, old), (old, new)))
+    return ["read by {}, and when the training began by {}: the frames may differ a little".format(*listed)]
+
+
+def _moved(
+    folder: Path, config: dict[str, Any], data: Sequence[PathLike] | None, val: Sequence[PathLike] | None
+) -> dict[str, Any]:
+    """Where the data of a run are now. Raises `InputError` where they are not where they were, and no other place is
+    named."""
+    if val is not None and config["val"] is None:
+        raise InputError(f"the training of {folder} was given no --val: leave it out")
+    found = {}
+    for flag, given in (("data", data), ("val", val)):
+        was = _paths(config[flag])
+        found[flag] = was if given is None else [str(Path(path).resolve()) for path in given]
+        gone = [path for path in was or () if not Path(path).exists()] if given is None else []
+        if gone:
+            raise InputError(
+                f"{gone[0]}, which {folder} was trained on, is not there any more: put it back, or say where it is, "
+                f"unrolled resume {shlex.quote(str(folder))} --{flag} PATH"
+            )
+    return found
+
+
 def _paths(val: PathLike | Sequence[PathLike] | None) -> Sequence[PathLike] | None:
     return [val] if isinstance(val, str | os.PathLike) else val
 
@@ -138,6 +216,13 @@ def pick_device(name: str | None) -> torch.device:
         reason = str(error).splitlines()[0]
         raise InputError(f"the device {name} cannot be used ({reason}): choose --device cpu") from error
     return device
+
+
+def _compile(device: torch.device, clock: Clock) -> None:
+    """The kernels for this machine, where they are not there yet. Once a machine: `--seconds` does not count it."""
+    if device.type == "cpu":
+        with clock.paused():
+            build.unavailable()
 
 
 def _kind(options: TrainingOptions) -> Kind:
@@ -168,5 +253,5 @@ def _fitted(trainer: Trainer, task: PreparedTask) -> Fitted:
         trainer.observer.report({"note": f"resumed at step {trainer.step:,}"})
     result = trainer.train()
     model = task.public(trainer.model)
-    model.metrics, model.step = dict(result.metrics), result.best_step
-    return Fitted(model, result, trainer.place["engine"], trainer.run)
+    model.metrics, model.step, model.trained_on = dict(result.metrics), result.best_step, task.trained_on
+    return Fitted(model, result, trainer.place["engine"], trainer.run, task.skipped)

@@ -15,6 +15,7 @@ from torch import Tensor
 from unrolled.cells import Inputs
 from unrolled.data.batches import Examples, Sequences
 from unrolled.data.clips import read_segments
+from unrolled.data.examples import BadFiles
 from unrolled.data.labelled import Classes
 from unrolled.errors import InputError
 from unrolled.metrics import classification, segments
@@ -22,7 +23,8 @@ from unrolled.tasks.clip_labels import ClipModel, several
 from unrolled.tasks.label_frames import FrameLabelerTask, Network, measure, outcomes
 from unrolled.tasks.media_options import FrameLabelerOptions
 from unrolled.tasks.prepare_label_frames import numbers_of
-from unrolled.tasks.video import AT_ONCE, part_asked
+from unrolled.tasks.public_model import remarks
+from unrolled.tasks.video import AT_ONCE
 
 
 class LabelledSegment(NamedTuple):
@@ -122,21 +124,30 @@ class FrameLabeler(ClipModel):
             took = time.perf_counter() - begun
             yield FrameLabel(number * self.shape.stride, self.labels[best], float(chances[best]), took)
 
-    def evaluate(self, *paths: str | os.PathLike[str], split: str | None = None) -> dict[str, Any]:
+    def evaluate(
+        self,
+        *paths: str | os.PathLike[str],
+        split: str | None = None,
+        encoding: str | None = None,
+        bad_files: BadFiles = "stop",
+    ) -> dict[str, Any]:
         """accuracy a frame, f1_10, f1_25, f1_50 and edit of the segments, val_loss; `report` (a row a class, in frames)
-        and `confusion` (rows: the truth).
+        `confusion` (rows: the truth), `notes` and `skipped`.
 
-        split: train, val or test, where the data or the training's --val-groups say which clip is what. Raises
-        `InputError` at a label that the training did not have.
+        split: train or val as the training divides these clips; test where the data say so. encoding: of their table,
+        default UTF-8. bad_files: "stop" at a clip that cannot be read, or "skip" it. Raises `InputError` at a label
+        that the training did not have.
         """
-        read = read_segments(paths)
-        if split is not None:
-            read = read.take(part_asked(split, read, self.options))
-        frames = self.shape.read(read.paths).frames
+        read = read_segments(paths, encoding=encoding, bad_files=bad_files)
+        read = self.part(read, split, paths, "clip", groups=read.groups)
+        kept = self.shape.read(read.paths, bad_files)
+        read, frames = read.take(kept.rows), kept.frames
         true = numbers_of(read, frames, Classes(self.labels), self.shape.stride)
         _, found = outcomes(self.network, Examples(frames, Sequences.pack(true, len(self.labels))), self.device)
         best = np.concatenate([clip.predicted for clip in found])
+        details = classification.details(np.concatenate(true), best, self.labels)
         return {
             **measure(true, found, self.labels),
-            **classification.details(np.concatenate(true), best, self.labels),
+            **details,
+            **remarks([*read.notes, *kept.notes, *details["notes"]], [*read.skipped, *kept.skipped]),
         }

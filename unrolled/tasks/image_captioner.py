@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unrolled.data.captioned import Captioned, read_captions
-from unrolled.data.examples import rows_of
+from unrolled.data.examples import BadFiles
 from unrolled.data.frames import Frames
 from unrolled.data.pictures import read_picture
 from unrolled.errors import InputError
@@ -20,7 +20,7 @@ from unrolled.tasks.caption_image import Eye, ImageCaptionTask, Network, descrip
 from unrolled.tasks.captioning import Caption, Words, inputs_alone
 from unrolled.tasks.media_options import ImageCaptionerOptions
 from unrolled.tasks.options import SearchOptions
-from unrolled.tasks.public_model import PublicModel, built
+from unrolled.tasks.public_model import PublicModel, built, remarks
 from unrolled.tasks.writing import BEAM, mean_loss, write
 
 PathLike = str | os.PathLike[str]
@@ -33,6 +33,7 @@ class ImageCaptioner(PublicModel):
 
     task = ImageCaptionTask.name
     options_class = ImageCaptionerOptions
+    reading = ("encoding", "bad_files")
     network: Network
 
     def __init__(
@@ -104,23 +105,39 @@ class ImageCaptioner(PublicModel):
         _, found = write(self.network, self.words, inputs_alone(inputs), self.device, search=search, aligned=aligned)
         return [self.words.caption(best) for best in found]
 
-    def evaluate(self, *paths: PathLike, split: str | None = None, beam: int = BEAM, **how: Any) -> dict[str, Any]:
+    def evaluate(
+        self,
+        *paths: PathLike,
+        split: str | None = None,
+        encoding: str | None = None,
+        bad_files: BadFiles = "stop",
+        beam: int = BEAM,
+        **how: Any,
+    ) -> dict[str, Any]:
         """cider (0 to 10), bleu_1 to bleu_4 and rouge_l (0 to 1) of the captions that the model writes, against all
-        captions of each picture; val_loss (nats a token, with teacher forcing); pictures, captions.
+        captions of each picture; val_loss (nats per token, with teacher forcing); pictures, captions; `notes` and
+        `skipped`.
 
-        split: train, val or test, where the data say so.
+        split: train or val as the training divides these pictures; test where the data say so. encoding: of their
+        table, default UTF-8. bad_files: "stop" at a picture that cannot be read, or "skip" it. how: see
+        `SearchOptions`.
         """
-        return self.measured(*paths, split=split, beam=beam, **how)[1]
+        return self.measured(*paths, split=split, encoding=encoding, bad_files=bad_files, beam=beam, **how)[1]
 
     def measured(
-        self, *paths: PathLike, split: str | None = None, beam: int = BEAM, **how: Any
+        self,
+        *paths: PathLike,
+        split: str | None = None,
+        encoding: str | None = None,
+        bad_files: BadFiles = "stop",
+        beam: int = BEAM,
+        **how: Any,
     ) -> tuple[Captioned, dict[str, Any]]:
         """The pictures that `evaluate` measures, and what it finds."""
         o, search = self.options, SearchOptions(beam=beam, **how)
-        data = read_captions(paths, encoding=o.encoding, bad_files=o.bad_files)
-        if split is not None:
-            data = data.take(rows_of(split, data.splits, data.places, "picture"))
-        kept = features_of(self.eye, data.paths, o.image, o.bad_files)
+        data = read_captions(paths, encoding=encoding, bad_files=bad_files)
+        data = self.part(data, split, paths, "picture", groups=data.groups)
+        kept = features_of(self.eye, data.paths, o.image, bad_files)
         data = data.take(kept.rows)
         scores = captions.scores([found.text for found in self._written(kept.frames, search)], data.captions)
         loss, _ = mean_loss(self.network, examples(kept.frames, data.captions, self.words, o), self.device)
@@ -132,6 +149,7 @@ class ImageCaptioner(PublicModel):
             "captions": sum(map(len, data.captions)),
             "beam": beam,
             **how,
+            **remarks([*data.notes, *kept.notes], [*data.skipped, *kept.skipped]),
         }
 
 

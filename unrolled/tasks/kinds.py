@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from unrolled.data.examples import Skipped
 from unrolled.tasks.media_options import (
     FrameLabelerOptions,
     ImageCaptionerOptions,
@@ -34,8 +35,16 @@ class PreparedTask(Task, Protocol):
     """What to tell people before the training"""
     sha256: list[str]
     """Of the data"""
+    old_sha256: Callable[[], list[str]] | None
+    """The same as runs begun by commit 5096622 and before have it, where that was made in another way"""
+    decoders: str
+    """The versions of what decoded pictures and clips; "" where there are none"""
     start: dict[str, Tensor] | None
     """Weights to begin with"""
+    trained_on: dict[str, Any] | None
+    """What the model file says of the data; see `examples.trained_on`"""
+    skipped: list[Skipped]
+    """Files that could not be read and were left out"""
 
     def introduction(self, model: nn.Module, engine: str) -> str: ...
 

@@ -83,7 +83,9 @@ class FrameLabelerTask(ClipTask):
     def size(self, split: str) -> int:
         return len(frame_labels(self.splits[split]).ids)
 
-    def evaluate(self, model: nn.Module, split: str, limit: int | None = None) -> Evaluation:
+    def evaluate(
+        self, model: nn.Module, split: str, limit: int | None = None, *, write: int | None = None
+    ) -> Evaluation:
         assert isinstance(model, Network)
         examples = self.splits[split]
         rows, found = outcomes(model, examples, self.device, self.most(split, limit))

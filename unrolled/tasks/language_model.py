@@ -3,6 +3,7 @@
 `Network` is the module, `LanguageModelTask` what the training loop sees of it; what users hold is in `models.py`.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from unrolled.cells import CELLS, Inputs, State
 from unrolled.data.corpus import Tokens
+from unrolled.data.examples import Skipped
 from unrolled.data.streams import IGNORED, Batch, LaneStream
 from unrolled.data.tokenizers import SPACED, Tokenizer
 from unrolled.engines import said
@@ -55,6 +57,7 @@ def resolve(options: LanguageModelOptions) -> LanguageModelOptions:
         batch=options.batch or 32,
         bptt=options.bptt or 32,
         dropout=options.dropout or 0.0,
+        forget_bias=(1.0 if options.forget_bias is None else options.forget_bias) if cell == "lstm" else None,
         lr=options.lr or min(1e-2, LEARNING_RATES[cell] * 256 / hidden),
         seconds=DEFAULT_SECONDS if options.seconds is None and options.steps is None else options.seconds,
     )
@@ -128,7 +131,11 @@ class LanguageModelTask:
         self.unit = UNITS[options.tokens or "char"]
         self.notes: list[str] = []
         self.sha256: list[str] = []
+        self.old_sha256: Callable[[], list[str]] | None = None
+        self.decoders = ""
         self.start: dict[str, Tensor] | None = None
+        self.trained_on: dict[str, Any] | None = None
+        self.skipped: list[Skipped] = []
 
     def model(self) -> Network:
         """A new network that knows how frequent each token is: the output's bias begins at the logarithm, which saves
@@ -145,7 +152,12 @@ class LanguageModelTask:
     def size(self, split: str) -> int:
         return len(self.splits[split].ids)
 
-    def evaluate(self, model: nn.Module, split: str, limit: int | None = None) -> Evaluation:
+    def examples(self, split: str) -> None:
+        """Its measure is a loss over tokens."""
+
+    def evaluate(
+        self, model: nn.Module, split: str, limit: int | None = None, *, write: int | None = None
+    ) -> Evaluation:
         assert isinstance(model, Network)
         return evaluate(model, self.tokenizer, self.splits[split], self.device, limit)
 
@@ -168,7 +180,12 @@ class LanguageModelTask:
         )
 
     def describe(self) -> dict[str, Any]:
-        return {"task": self.name, "options": asdict(self.options), "vocabulary": self.tokenizer.to_json()}
+        return {
+            "task": self.name,
+            "options": asdict(self.options),
+            "vocabulary": self.tokenizer.to_json(),
+            "trained_on": self.trained_on,
+        }
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ from typing import Literal
 from unrolled.errors import InputError
 from unrolled.tasks.options import (
     ATTENTIONS,
+    BAD_FILES,
     CELLS,
     LEAST_TOKENS,
     POOLINGS,
@@ -33,7 +34,7 @@ class VideoOptions(TrainingOptions):
         stop at a clip that is missing or cannot be read, or skip it and say so.
     val_fraction
         Part of the clips that is kept for validation, where no split is given; drawn by --seed. Clips of one group
-        stay together.
+        stay together. Default: 0.1.
     cell
         rnn, rnn_relu, lstm or gru.
     hidden
@@ -72,7 +73,7 @@ class VideoOptions(TrainingOptions):
     grey: bool | None = None
     stride: int = 1
     bad_files: Literal["stop", "skip"] = "stop"
-    val_fraction: float = 0.1
+    val_fraction: float | None = None
     cell: str | None = None
     hidden: int | None = None
     layers: int | None = None
@@ -92,7 +93,7 @@ class VideoOptions(TrainingOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._one_of("cell", CELLS)
-        self._one_of("bad_files", ("stop", "skip"))
+        self._one_of("bad_files", BAD_FILES)
         for name in ("hidden", "layers", "features", "stride"):
             self._at_least(name, above=0)
         self._at_least("size", low=8)
@@ -196,7 +197,7 @@ class ImageCaptionerOptions(RecurrentOptions):
     bad_files
         What a picture means that is missing or damaged: stop, or skip (it is left out and listed).
     val_fraction
-        Part of the pictures that is kept for validation, where no split is given; drawn by --seed.
+        Part of the pictures that is kept for validation, where no split is given; drawn by --seed. Default: 0.1.
     tokens
         word, bpe, char or byte. Default: word.
     vocabulary
@@ -210,7 +211,7 @@ class ImageCaptionerOptions(RecurrentOptions):
     hidden
         Hidden units of a layer.
     layers
-        Recurrent layers.
+        Recurrent layers. Default: 1.
     embedding
         Size of the vectors that tokens become.
     features
@@ -227,17 +228,17 @@ class ImageCaptionerOptions(RecurrentOptions):
     backbone: str | None = None
     size: int | None = None
     channels: str | None = None
-    image: Literal["initial", "every-step", "both", "attention"] = "attention"
+    image: Literal["initial", "every-step", "both", "attention"] | None = None
     encoding: str | None = None
     bad_files: Literal["stop", "skip"] = "stop"
-    val_fraction: float = 0.1
-    tokens: Literal["word", "bpe", "char", "byte"] = "word"
+    val_fraction: float | None = None
+    tokens: Literal["word", "bpe", "char", "byte"] | None = None
     vocabulary: int | None = None
     min_count: int | None = None
-    cased: bool = False
+    cased: bool | None = None
     cell: str | None = None
     hidden: int | None = None
-    layers: int = 1
+    layers: int | None = None
     embedding: int | None = None
     features: int | None = None
     dropout: float | None = None
@@ -254,7 +255,7 @@ class ImageCaptionerOptions(RecurrentOptions):
                         f"--{name} is for convolutions that learn, and --backbone has been trained already: leave one "
                         "of them out"
                     )
-        for name, allowed in (("cell", CELLS), ("image", IMAGES), ("tokens", TOKENS), ("bad_files", ("stop", "skip"))):
+        for name, allowed in (("cell", CELLS), ("image", IMAGES), ("tokens", TOKENS), ("bad_files", BAD_FILES)):
             self._one_of(name, allowed)
         for name in ("hidden", "layers", "embedding", "features", "min_count"):
             self._at_least(name, above=0)
@@ -338,6 +339,6 @@ def _check_words(options: ImageCaptionerOptions | VideoCaptionerOptions) -> None
     if options.vocabulary is not None:
         if options.tokens in ("char", "byte"):
             raise InputError(f"--vocabulary has no meaning for --tokens {options.tokens}: it is for word and bpe")
-        options._at_least("vocabulary", low=LEAST_TOKENS[options.tokens])
-    if options.tokens != "word" and (options.min_count is not None or options.cased):
+        options._at_least("vocabulary", low=LEAST_TOKENS[options.tokens or "word"])
+    if options.tokens not in ("word", None) and (options.min_count is not None or options.cased):
         raise InputError(f"--min-count and --cased are for --tokens word, not for {options.tokens}: leave them out")

@@ -21,7 +21,7 @@ from unrolled.tasks.frame_labeler import FrameLabeler
 from unrolled.tasks.image_captioner import ImageCaptioner
 from unrolled.tasks.language_model import LanguageModelTask, Network, evaluate
 from unrolled.tasks.options import LanguageModelOptions, SearchOptions
-from unrolled.tasks.public_model import PublicModel, built
+from unrolled.tasks.public_model import PublicModel, built, remarks
 from unrolled.tasks.text_classifier import TextClassifier
 from unrolled.tasks.translator import Translator
 from unrolled.tasks.video_captioner import VideoCaptioner
@@ -29,6 +29,7 @@ from unrolled.tasks.video_classifier import VideoClassifier
 from unrolled.topologies import ManyToMany, Memory
 from unrolled.training import model_file
 from unrolled.training.memory import refuse_above
+from unrolled.training.run import Run
 
 
 class LanguageModel(PublicModel):
@@ -61,12 +62,13 @@ class LanguageModel(PublicModel):
     def vocabulary(self) -> dict[str, Any]:
         return self.tokenizer.to_json()
 
-    def evaluate(self, *paths: str | Path, split: str | None = None) -> dict[str, float]:
-        """`val_loss` (nats a character) and `bits_per_character` of text; split: "train", "val" or None for all."""
-        from unrolled.tasks.prepare_language_model import tokens_of  # the other way round at import
+    def evaluate(self, *paths: str | Path, split: str | None = None) -> dict[str, Any]:
+        """`val_loss` (nats per character) and `bits_per_character` of text; `notes` and `skipped` (files of a folder
+        that are not text). split: "train" or "val", as the training divides this text; None for all of it."""
+        from unrolled.tasks.prepare_language_model import measured_part  # the other way round at import
 
-        tokens = tokens_of(self.tokenizer, paths, split, self.options.val_fraction)
-        return evaluate(self.network, self.tokenizer, tokens, self.device).metrics
+        tokens, notes, skipped = measured_part(self, paths, split)
+        return {**evaluate(self.network, self.tokenizer, tokens, self.device).metrics, **remarks(notes, skipped)}
 
     def sample(self, prompt: str = "", length: int = 500, *, seed: int = 0, stop: str | None = None, **how: Any) -> str:
         """The prompt and up to `length` characters that follow it; `how`: temperature, top_k, top_p, min_p.
@@ -105,7 +107,7 @@ class LanguageModel(PublicModel):
         refuse_above(24 * beam * length, self.device, f"--length {length:,} with --beam {beam}", "write less")
         if not isinstance(self.network.topology, ManyToMany):
             raise InputError("this model has no recurrent layers to carry hypotheses: train a many_to_many one")
-        tokens = self.tokenizer.encode(self._opening(prompt))
+        tokens = self._opening(prompt)
         start = Memory(self._after(tokens[:-1])[1])
         step = stepper(self.network.topology, self.network.table, self.tokenizer.trained)
         limits = Limits(int(tokens[-1]), None, length, no_repeat_ngram=no_repeat_ngram)
@@ -134,19 +136,23 @@ class LanguageModel(PublicModel):
                 if text := row.feed(tokens[:, number].tolist()):
                     yield number, text
 
-    def _opening(self, prompt: str) -> str:
-        """The prompt as the beginning of a line: training hardly ever begins without a past, so a model that is given
-        the first letter without one is on unknown ground. Where the vocabulary has no newline, the prompt alone."""
-        self.tokenizer.encode(prompt)  # says where a prompt is not Unicode, counted in the prompt
-        newline = int(self.tokenizer.encode("\n")[0])
-        if newline < self.tokenizer.trained:
-            return prompt if prompt.startswith("\n") else "\n" + prompt
-        return prompt or self.tokenizer.to_bytes([0]).decode()
+    def _opening(self, prompt: str) -> np.ndarray:
+        """The tokens of the prompt as the beginning of a line: training hardly ever begins without a past, so a model
+        that is given the first letter without one is on unknown ground. Where the vocabulary has no newline, those of
+        the prompt alone, and of an empty one the first token that is a whole character or more.
+        """
+        tokenizer = self.tokenizer
+        if tokenizer.trained == 0:
+            raise InputError("this model has nothing but unknown words, so it writes nothing: train it on other tokens")
+        tokens = tokenizer.encode(prompt)  # says where a prompt is not Unicode, counted in the prompt
+        if int(tokenizer.encode("\n")[0]) < tokenizer.trained:
+            return tokens if prompt.startswith("\n") else tokenizer.encode("\n" + prompt)
+        return tokens if prompt else np.array([_first_whole(tokenizer)])
 
     @torch.inference_mode()
-    def _read(self, prompt: str, rows: int) -> tuple[Tensor, State]:
-        """The scores (B, V) after the prompt, and the state."""
-        scores, state = self._after(self.tokenizer.encode(prompt))
+    def _read(self, tokens: np.ndarray, rows: int) -> tuple[Tensor, State]:
+        """The scores (B, V) after these tokens, and the state."""
+        scores, state = self._after(tokens)
         return scores[-1, :, : self.tokenizer.trained].expand(rows, -1), tuple(s.expand(-1, rows, -1) for s in state)
 
     @torch.inference_mode()
@@ -157,6 +163,12 @@ class LanguageModel(PublicModel):
         for chunk in torch.from_numpy(tokens).to(self.device).split(1024) if len(tokens) else ():
             scores, state = topology(Inputs(chunk[:, None], table), state)
         return scores, state
+
+
+def _first_whole(tokenizer: Tokenizer) -> int:
+    """The first token that a text can begin with: byte-pair tokens may be a part of a character."""
+    whole = (token for token in range(tokenizer.trained) if "\ufffd" not in tokenizers.decode(tokenizer, [token]))
+    return next(whole, int(np.flatnonzero(tokenizer.starts)[0]))
 
 
 ROW = 1000
@@ -227,4 +239,17 @@ def load(path: str | os.PathLike[str], device: str | torch.device | None = None,
             f"{path} was trained by a version of unrolled whose networks for {found} were others: train it again, or "
             f"install that version ({reason})"
         ) from error
+    model.trained_on = description.get("trained_on") or _said_by_run(Path(path))
     return model.to(device) if device is not None else model
+
+
+def _said_by_run(path: Path) -> dict[str, Any] | None:
+    """What the run folder of a model says of its training's data: older model files do not."""
+    folder = path if path.is_dir() else path.parent
+    if folder / model_file.NAME != (path if path.is_file() else path / model_file.NAME):
+        return None
+    try:
+        _, config = Run.open(folder)
+    except InputError:  # no run folder, or a damaged one: then nothing is known
+        return None
+    return {"val": config["val"], "digest": None}

@@ -9,6 +9,7 @@ from unrolled.training.options import TrainingOptions
 CELLS = ("rnn", "rnn_relu", "lstm", "gru")
 TOKENS = ("char", "byte", "word", "bpe")
 DROPOUT_KINDS = ("standard", "locked")
+BAD_FILES = ("stop", "skip")
 LEAST_TOKENS = {"word": 3, "bpe": 257}
 """A word besides the two for unknown ones; a merge besides the bytes."""
 
@@ -63,14 +64,14 @@ class LanguageModelOptions(RecurrentOptions):
     dropout
         Between layers and before the output. Default: chosen; under --steps 0.
     forget_bias
-        Start value of an LSTM's forget-gate bias.
+        Start value of an LSTM's forget-gate bias. Default: 1.
     tokens
         char: one token a character, others as bytes; byte: one token a UTF-8 byte; word: the most frequent words; bpe:
         frequent parts of words, found by byte-pair encoding. Default: char.
     vocabulary
         How many tokens at most, for word and bpe. Default: 10,000 words; 2,000 for bpe.
     val_fraction
-        Part of the text, at its end, that is kept for validation.
+        Part of the text, at its end, that is kept for validation. Default: 0.1.
     """
 
     cell: str | None = None
@@ -79,10 +80,10 @@ class LanguageModelOptions(RecurrentOptions):
     embedding: int | None = None
     topology: Literal["many_to_many", "one_to_one"] | None = None
     dropout: float | None = None
-    forget_bias: float = 1.0
+    forget_bias: float | None = None
     tokens: Literal["char", "byte", "word", "bpe"] | None = None
     vocabulary: int | None = None
-    val_fraction: float = 0.1
+    val_fraction: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -109,6 +110,21 @@ class LanguageModelOptions(RecurrentOptions):
                 raise InputError(f"--vocabulary has no meaning for --tokens {self.tokens}: it is for word and bpe")
             self._at_least("vocabulary", low=LEAST_TOKENS.get(self.tokens or "", 3))
 
+    @property
+    def whole(self) -> bool:
+        return False
+
+    def check_together(self, *, val: bool, start: bool) -> None:
+        super().check_together(val=val, start=start)
+        if self.topology == "one_to_one":
+            for name in ("cell", "layers", "forget_bias"):
+                if getattr(self, name) is not None:
+                    flag = "--" + name.replace("_", "-")
+                    raise InputError(f"one_to_one has no recurrent layers: leave out {flag}, or train many_to_many")
+        if self.forget_bias is not None and (start or self.cell not in ("lstm", None)):
+            why = "the model to start from has its own" if start else f"a {self.cell} has none"
+            raise InputError(f"--forget-bias is what an LSTM begins with, and {why}: leave it out")
+
 
 POOLINGS = ("final", "mean", "max", "attention")
 
@@ -125,12 +141,14 @@ class TextClassifierOptions(RecurrentOptions):
         Column of the label, in the same way.
     encoding
         Of the files, such as latin-1. Default: utf-8.
+    bad_files
+        What a file means that is missing or not text in this encoding: stop, or skip (it is left out and listed).
     val_fraction
-        Part of each class that is kept for validation, where no split is given; drawn by --seed.
+        Part of each class that is kept for validation, where no split is given; drawn by --seed. Default: 0.1.
     tokens
         word, bpe (both need unrolled[text]), char or byte. Default: word.
     vocabulary
-        Largest number of tokens of word and bpe.
+        Largest number of tokens of word and bpe. Default: 20,000.
     lower
         Words in lower case.
     cell
@@ -158,9 +176,10 @@ class TextClassifierOptions(RecurrentOptions):
     text_column: str | None = None
     label_column: str | None = None
     encoding: str | None = None
-    val_fraction: float = 0.1
+    bad_files: Literal["stop", "skip"] = "stop"
+    val_fraction: float | None = None
     tokens: Literal["word", "bpe", "char", "byte"] | None = None
-    vocabulary: int = 20_000
+    vocabulary: int | None = None
     lower: bool = False
     cell: str | None = None
     hidden: int | None = None
@@ -178,11 +197,20 @@ class TextClassifierOptions(RecurrentOptions):
         self._one_of("cell", CELLS)
         self._one_of("pooling", POOLINGS)
         self._one_of("tokens", TOKENS)
+        self._one_of("bad_files", BAD_FILES)
         for name in ("hidden", "layers", "embedding", "vocabulary"):
             self._at_least(name, above=0)
         for name in ("dropout", "token_dropout", "label_smoothing"):
             self._below_one(name)
         check_fraction(self.val_fraction)
+
+    def check_together(self, *, val: bool, start: bool) -> None:
+        super().check_together(val=val, start=start)
+        if self.vocabulary is not None:
+            if start:
+                raise InputError("--vocabulary is that of the model to start from: leave it out")
+            if self.tokens in ("char", "byte"):
+                raise InputError(f"--vocabulary has no meaning for --tokens {self.tokens}: it is for word and bpe")
 
 
 ATTENTIONS = ("none", "dot", "additive")
@@ -201,7 +229,7 @@ class TranslateOptions(RecurrentOptions):
     encoding
         Of the files, such as latin-1. Default: utf-8.
     val_fraction
-        Part of the pairs that is kept for validation, where no split is given; drawn by --seed.
+        Part of the pairs that is kept for validation, where no split is given; drawn by --seed. Default: 0.1.
     tokens
         bpe (needs unrolled[text]), word, char or byte; each side has its own. Default: bpe.
     vocabulary
@@ -227,7 +255,7 @@ class TranslateOptions(RecurrentOptions):
     source_column: str | None = None
     target_column: str | None = None
     encoding: str | None = None
-    val_fraction: float = 0.1
+    val_fraction: float | None = None
     tokens: Literal["bpe", "word", "char", "byte"] | None = None
     vocabulary: int | None = None
     cell: str | None = None
@@ -309,6 +337,6 @@ class SearchOptions:
         return float(self.beam > 1) if self.length_penalty is None else self.length_penalty
 
 
-def check_fraction(value: float) -> None:
-    if not 0 < value < 1:
+def check_fraction(value: float | None) -> None:
+    if value is not None and not 0 < value < 1:
         raise InputError(f"--val-fraction is {value}: it must lie between 0 and 1")

@@ -9,14 +9,15 @@ import torch
 
 from unrolled.data import tokenizers
 from unrolled.data.captioned import Captioned, read_captions
-from unrolled.data.examples import fingerprint, train_and_val
-from unrolled.data.frames import Frames
+from unrolled.data.examples import fingerprint, skipped_of, train_and_val, trained_on
+from unrolled.data.frame_cache import Kept
 from unrolled.errors import InputError
 from unrolled.nn.vision import Backbone
 from unrolled.tasks.caption_image import Eye, ImageCaptionTask, encoder_of, examples, features_of, resolve
-from unrolled.tasks.captioning import Words
+from unrolled.tasks.captioning import Words, counted
 from unrolled.tasks.image_captioner import ImageCaptioner
 from unrolled.tasks.media_options import ImageCaptionerOptions
+from unrolled.tasks.video import begun_with
 from unrolled.training.memory import refuse_above
 from unrolled.training.schedule import Clock
 
@@ -53,16 +54,17 @@ def prepare_image_captioner(
         options = _like(start, options)
     options = resolve(options)
     eye = _eye(options, start, vocabulary).to(device)
-    train, held, notes = train_and_val(
+    train, held, notes, digest = train_and_val(
         lambda where: read_captions(where, encoding=options.encoding, bad_files=options.bad_files),
         paths,
         val,
         fraction=options.val_fraction,
         seed=options.seed,
         groups=lambda found: found.groups,
+        again=bool(vocabulary),
     )
-    train, inputs = _seen(train, eye, options, notes)
-    held, held_inputs = _seen(held, eye, options, notes)
+    (train, kept), (held, held_kept) = (_seen(part, eye, options, notes) for part in (train, held))
+    inputs, held_inputs = kept.frames, held_kept.frames
     if vocabulary:
         words = Words.from_json(vocabulary["words"])
     else:
@@ -73,11 +75,14 @@ def prepare_image_captioner(
         "val": examples(held_inputs, held.captions, words, options),
     }
     task = ImageCaptionTask(options, words, eye, pairs, held_inputs, held.captions, device)
-    task.notes = notes + tokenizers.notes(words.vocabulary.tokenizer)
-    task.sha256 = [
-        fingerprint([path.name for path in part.paths], ["\n".join(several) for several in part.captions])
-        for part in (train, held)
-    ]
+    task.notes = [*notes, *counted(held.captions), *tokenizers.notes(words.vocabulary.tokenizer)]
+    task.trained_on = trained_on(val, digest)
+    task.skipped = skipped_of(train, held)
+    begun_with(
+        task,
+        [(kept, train.captions), (held_kept, held.captions)],
+        old=lambda: [_old_fingerprint(part) for part in (train, held)],
+    )
     task.start = start.network.state_dict() if start is not None else None
     return task
 
@@ -97,11 +102,18 @@ def _eye(options: ImageCaptionerOptions, start: Any, vocabulary: dict[str, Any] 
     return backbone
 
 
-def _seen(part: Captioned, eye: Eye, options: ImageCaptionerOptions, notes: list[str]) -> tuple[Captioned, Frames]:
+def _seen(part: Captioned, eye: Eye, options: ImageCaptionerOptions, notes: list[str]) -> tuple[Captioned, Kept]:
     """The pictures that can be read, and what is known of them before a training."""
+    assert options.image
     kept = features_of(eye, part.paths, options.image, options.bad_files)
     notes += kept.notes
-    return part.take(kept.rows), kept.frames
+    part.skipped.extend(kept.skipped)
+    return part.take(kept.rows), kept
+
+
+def _old_fingerprint(part: Captioned) -> str:
+    """For runs begun by commit 5096622 and before, which did not heed what the pictures show."""
+    return fingerprint([path.name for path in part.paths], ["\n".join(several) for several in part.captions])
 
 
 def _like(start: Any, options: ImageCaptionerOptions) -> ImageCaptionerOptions:
@@ -113,12 +125,4 @@ def _like(start: Any, options: ImageCaptionerOptions) -> ImageCaptionerOptions:
         not isinstance(eye, Backbone) or Backbone.open(options.backbone).sha256() != eye.sha256()
     ):
         raise InputError(f"{options.backbone} is not the backbone of the model to start from: leave --backbone out")
-    return replace(_as(start.options, options), backbone=start.options.backbone)
-
-
-def _as(has: Any, options: ImageCaptionerOptions) -> ImageCaptionerOptions:
-    """What has a default of its own, and was left at it, is taken over without a question."""
-    asked = ImageCaptionerOptions()
-    silent = {name: None for name in ARCHITECTURE if getattr(options, name) == getattr(asked, name)}
-    taken = {name: getattr(has, name) for name in silent}
-    return replace(options, **taken).like(has, ARCHITECTURE)
+    return replace(options.like(start.options, ARCHITECTURE), backbone=start.options.backbone)

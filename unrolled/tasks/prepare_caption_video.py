@@ -8,12 +8,12 @@ import torch
 
 from unrolled.data import tokenizers
 from unrolled.data.captioned import read_captions
-from unrolled.data.examples import train_and_val
+from unrolled.data.examples import skipped_of, train_and_val, trained_on
 from unrolled.errors import InputError
 from unrolled.tasks.caption_video import VideoCaptionTask, described, resolve
-from unrolled.tasks.captioning import Words, with_all_captions
+from unrolled.tasks.captioning import Words, counted, with_all_captions
 from unrolled.tasks.media_options import VideoCaptionerOptions
-from unrolled.tasks.video import Shape, fingerprint_of, read_part
+from unrolled.tasks.video import Shape, begun_with, old_fingerprint, read_part
 from unrolled.training.schedule import Clock
 
 PathLike = str | os.PathLike[str]
@@ -32,13 +32,14 @@ def prepare_video_captioner(
     """The task, ready for training. vocabulary: that of a training to resume."""
     if start is not None:
         raise InputError("a video captioner starts from nothing yet: leave --start-from out")
-    train, held, notes = train_and_val(
+    train, held, notes, digest = train_and_val(
         lambda where: read_captions(where, encoding=options.encoding, bad_files=options.bad_files),
         paths,
         val,
         fraction=options.val_fraction,
         seed=options.seed,
         groups=lambda found: found.groups,
+        again=bool(vocabulary),
     )
     options = resolve(options)
     if vocabulary:
@@ -46,13 +47,19 @@ def prepare_video_captioner(
     else:
         words = Words.learn([text for several in train.captions for text in several], options)
         shape = Shape.of(train.paths, options, options.frames)
-    train, inputs = read_part(train, shape, options, notes)
-    held, held_inputs = read_part(held, shape, options, notes)
+    (train, kept), (held, held_kept) = (read_part(part, shape, options, notes) for part in (train, held))
+    inputs, held_inputs = kept.frames, held_kept.frames
     pairs = {
         "train": with_all_captions(inputs, train.captions, words),
         "val": with_all_captions(held_inputs, held.captions, words),
     }
     task = VideoCaptionTask(options, words, shape, pairs, held_inputs, held.captions, device)
-    task.notes = notes + tokenizers.notes(words.vocabulary.tokenizer)
-    task.sha256 = [fingerprint_of(inputs, train.captions), fingerprint_of(held_inputs, held.captions)]
+    task.notes = [*notes, *counted(held.captions), *tokenizers.notes(words.vocabulary.tokenizer)]
+    task.trained_on = trained_on(val, digest)
+    task.skipped = skipped_of(train, held)
+    begun_with(
+        task,
+        [(kept, train.captions), (held_kept, held.captions)],
+        old=lambda: [old_fingerprint(inputs, train.captions), old_fingerprint(held_inputs, held.captions)],
+    )
     return task

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unrolled.data import tokenizers
 from unrolled.data.batches import Examples, Sequences
-from unrolled.data.examples import fingerprint, train_and_val
+from unrolled.data.examples import fingerprint, skipped_of, train_and_val, trained_on
 from unrolled.data.labelled import Classes, Labelled, read_labelled, told_apart
 from unrolled.data.tokenizers import Tokenizer
 from unrolled.errors import InputError
@@ -38,14 +38,15 @@ def prepare_text_classifier(
     to resume."""
     if start is not None:
         options = _like(start, options)
-    how = {name: getattr(options, name) for name in ("text_column", "label_column", "encoding")}
-    train, held_out, notes = train_and_val(
+    how = {name: getattr(options, name) for name in ("text_column", "label_column", "encoding", "bad_files")}
+    train, held_out, notes, digest = train_and_val(
         partial(read_labelled, **how),
         paths,
         val,
         fraction=options.val_fraction,
         seed=options.seed,
-        strata=told_apart,
+        strata=lambda found: found.labels if vocabulary else told_apart(found),
+        again=bool(vocabulary),
     )
     options = resolve(options)
     classes = Classes(vocabulary["labels"]) if vocabulary else Classes.of(train)
@@ -59,7 +60,8 @@ def prepare_text_classifier(
     }
     splits["train"], cut = _shortened(splits["train"], tokenizer.size)
     task = TextClassifierTask(options, tokenizer, classes.names, splits, device)
-    task.notes = notes + cut + tokenizers.notes(tokenizer)
+    task.notes, task.trained_on = notes + cut + tokenizers.notes(tokenizer), trained_on(val, digest)
+    task.skipped = skipped_of(train, held_out)
     task.sha256 = [fingerprint(part.texts, part.labels) for part in (train, held_out)]
     if start is not None:
         task.start = _beginning(task, start)

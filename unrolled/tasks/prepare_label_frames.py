@@ -9,13 +9,13 @@ import torch
 
 from unrolled.data.batches import Examples, Sequences
 from unrolled.data.clips import Segmented, read_segments
-from unrolled.data.examples import train_and_val
+from unrolled.data.examples import skipped_of, train_and_val, trained_on
 from unrolled.data.frames import Frames
 from unrolled.data.labelled import Classes
 from unrolled.errors import InputError
 from unrolled.tasks.label_frames import FrameLabelerTask, resolve
 from unrolled.tasks.media_options import FrameLabelerOptions
-from unrolled.tasks.video import Shape, fingerprint_of, groups_of, read_part
+from unrolled.tasks.video import Shape, begun_with, groups_of, old_fingerprint, read_part
 from unrolled.training.schedule import Clock
 
 PathLike = str | os.PathLike[str]
@@ -34,18 +34,20 @@ def prepare_frame_labeler(
     """The task, ready for training. vocabulary: that of a training to resume."""
     if start is not None:
         raise InputError("a frame labeler starts from nothing yet: leave --start-from out")
-    train, held, notes = train_and_val(
+    train, held, notes, digest = train_and_val(
         lambda where: read_segments(where, bad_files=options.bad_files),
         paths,
         val,
         fraction=options.val_fraction,
         seed=options.seed,
         groups=lambda found: found.groups,
+        again=bool(vocabulary),
         val_groups=groups_of(options),
     )
     options = resolve(options)
     shape = Shape.from_json(vocabulary["shape"]) if vocabulary else Shape.of(train.paths, options)
-    (train, frames), (held, held_frames) = (read_part(part, shape, options, notes) for part in (train, held))
+    (train, kept), (held, held_kept) = (read_part(part, shape, options, notes) for part in (train, held))
+    frames, held_frames = kept.frames, held_kept.frames
     classes = Classes(vocabulary["labels"]) if vocabulary else train.classes(lengths_of(train, frames, shape.stride))
     count = len(classes.names)
     numbers, held_numbers = (
@@ -56,8 +58,13 @@ def prepare_frame_labeler(
         "val": Examples(held_frames, Sequences.pack(held_numbers, count)),
     }
     task = FrameLabelerTask(options, shape, classes.names, splits, device)
-    task.notes = notes
-    task.sha256 = [fingerprint_of(frames, train.segments), fingerprint_of(held_frames, held.segments)]
+    task.notes, task.trained_on = notes, trained_on(val, digest)
+    task.skipped = skipped_of(train, held)
+    begun_with(
+        task,
+        [(kept, train.segments), (held_kept, held.segments)],
+        old=lambda: [old_fingerprint(frames, train.segments), old_fingerprint(held_frames, held.segments)],
+    )
     return task
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from unrolled.data import tokenizers
-from unrolled.data.examples import fingerprint, train_and_val
+from unrolled.data.examples import fingerprint, train_and_val, trained_on
 from unrolled.data.pairs import Pairs, read_pairs
 from unrolled.data.vocabulary import Vocabulary
 from unrolled.errors import InputError
 from unrolled.metrics import translation
+from unrolled.metrics.text import measured_by_characters
 from unrolled.tasks.options import TranslateOptions
 from unrolled.tasks.translate import LONGEST, Languages, TranslateTask, resolve
 from unrolled.tasks.translator import Translator
@@ -45,8 +46,13 @@ def prepare_translate(
     if start is not None:
         options = _like(start, options)
     how = {name: getattr(options, name) for name in ("source_column", "target_column", "encoding")}
-    train, held_out, notes = train_and_val(
-        partial(read_pairs, **how), paths, val, fraction=options.val_fraction, seed=options.seed
+    train, held_out, notes, digest = train_and_val(
+        partial(read_pairs, **how),
+        paths,
+        val,
+        fraction=options.val_fraction,
+        seed=options.seed,
+        again=bool(vocabulary),
     )
     options = resolve(options)
     if vocabulary:
@@ -65,7 +71,9 @@ def prepare_translate(
     splits = {"train": examples, "val": languages.examples(held_out)}
     task = TranslateTask(options, languages, splits, held_out.targets, device)
     learnt = tokenizers.notes(languages.source.tokenizer, languages.target.tokenizer)
-    task.notes, task.sha256 = notes + learnt, [fingerprint(part.sources, part.targets) for part in (train, held_out)]
+    task.notes = [*notes, *measured_by_characters(held_out.targets, "BLEU's n-grams"), *learnt]
+    task.trained_on = trained_on(val, digest)
+    task.sha256 = [fingerprint(part.sources, part.targets) for part in (train, held_out)]
     task.start = start.network.state_dict() if start is not None else None
     return task
 

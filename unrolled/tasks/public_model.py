@@ -5,15 +5,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from unrolled.data.examples import Read, Skipped, given_twice, part_asked
+from unrolled.data.tables import NoColumn
+from unrolled.tasks.video import groups_of
 from unrolled.training import model_file
 from unrolled.training.options import TrainingOptions
 
 PathLike = str | os.PathLike[str]
+R = TypeVar("R", bound=Read)
 
 
 def built(make: Callable[[], nn.Module], tensors: Mapping[str, Tensor]) -> Any:
@@ -45,11 +49,15 @@ class PublicModel(ABC):
     task: str
     options_class: type[TrainingOptions]
     """Of the task: its fields are the keywords of `fit`"""
+    reading: tuple[str, ...] = ()
+    """The keywords of `evaluate` that say how files are read"""
 
     def __init__(self, network: nn.Module, options: Any, metrics: dict[str, float] | None, step: int) -> None:
         self.network: Any = network.eval()
         self.options = options
         self.metrics, self.step = dict(metrics or {}), step
+        self.trained_on: dict[str, Any] | None = None
+        """Of the data of its training; see `examples.trained_on`. None in files of older versions"""
 
     @classmethod
     def fit(cls, *paths: PathLike, val: PathLike | Sequence[PathLike] | None = None, **options: Any) -> Self:
@@ -83,5 +91,61 @@ class PublicModel(ABC):
             "vocabulary": self.vocabulary(),
             "metrics": self.metrics,
             "step": self.step,
+            "trained_on": self.trained_on,
         }
         model_file.save(Path(path), self.network.state_dict(), description)
+
+    def part(
+        self,
+        found: R,
+        split: str | None,
+        paths: Sequence[PathLike],
+        what: str,
+        *,
+        strata: Sequence[str] | None = None,
+        groups: Sequence[str] | None = None,
+    ) -> R:
+        """The part of the data that this model's training would use for `split`; all of them for None. `what` an
+        example is. Raises `InputError` where there is no such part."""
+        found.notes[:0] = given_twice(paths)
+        if split is None:
+            return found
+        o = self.options
+        return part_asked(
+            found,
+            split,
+            paths,
+            self.trained_on,
+            what,
+            fraction=o.val_fraction,
+            seed=o.seed,
+            strata=strata,
+            groups=groups,
+            val_groups=groups_of(o) if hasattr(o, "val_groups") else None,
+        )
+
+    def with_columns(self, read: Callable[..., R], **asked: str | None) -> R:
+        """What `read` finds with these columns. Of those that are not asked for, the ones that the training named are
+        read where the data have them, and a note says so; else `read` guesses as a training does."""
+        kept = {name: getattr(self.options, name) for name, column in asked.items() if column is None}
+        kept, missing = {name: column for name, column in kept.items() if column is not None}, list[str]()
+        while True:
+            try:
+                found = read(**{**asked, **kept})
+                break
+            except NoColumn as error:
+                gone = [name for name, column in kept.items() if error.asked in (column, None)]
+                if not gone:
+                    raise
+                missing += [kept.pop(name) for name in gone]
+        if kept:
+            flags = " ".join(f"--{name.replace('_', '-')} {column}" for name, column in kept.items())
+            found.notes.append(f"columns as in the training: {flags}")
+        if missing:
+            found.notes.append(f"the training's columns ({', '.join(missing)}) are not there: others were guessed")
+        return found
+
+
+def remarks(notes: Sequence[str], skipped: Sequence[Skipped]) -> dict[str, Any]:
+    """What an evaluation says beside its figures."""
+    return {"notes": list(notes), "skipped": [one._asdict() for one in skipped]}

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from unrolled.data import tokenizers
 from unrolled.data.batches import Examples
-from unrolled.data.examples import rows_of
+from unrolled.data.examples import BadFiles
 from unrolled.data.labelled import Classes, named, read_labelled
 from unrolled.data.tokenizers import Tokenizer
 from unrolled.errors import InputError
@@ -18,7 +19,7 @@ from unrolled.metrics import classification
 from unrolled.tasks.classified import outcomes, predict
 from unrolled.tasks.classify_text import Network, TextClassifierTask, encode_all, measure
 from unrolled.tasks.options import TextClassifierOptions
-from unrolled.tasks.public_model import PublicModel, built
+from unrolled.tasks.public_model import PublicModel, built, remarks
 
 
 class Prediction(NamedTuple):
@@ -33,6 +34,7 @@ class TextClassifier(PublicModel):
 
     task = TextClassifierTask.name
     options_class = TextClassifierOptions
+    reading = ("encoding", "bad_files", "text_column", "label_column")
     network: Network
 
     def __init__(
@@ -72,27 +74,39 @@ class TextClassifier(PublicModel):
             for row in found
         ]
 
-    def evaluate(self, *paths: str | os.PathLike[str], split: str | None = None) -> dict[str, Any]:
-        """accuracy, f1 (macro), val_loss; `report` (a row a class) and `confusion` (rows: the truth).
+    def evaluate(
+        self,
+        *paths: str | os.PathLike[str],
+        split: str | None = None,
+        encoding: str | None = None,
+        bad_files: BadFiles = "stop",
+        text_column: str | None = None,
+        label_column: str | None = None,
+    ) -> dict[str, Any]:
+        """accuracy, f1 (macro), val_loss; `report` (a row per class), `confusion` (rows: the truth), `notes` and
+        `skipped` (files that were left out).
 
-        split: train, val or test, where the data say which text is what. Raises `InputError` at a label that the
-        training did not have.
+        split: train or val as the training divides these texts; test where the data say which text is what. encoding:
+        of these files, default UTF-8. bad_files: "stop" at a file that cannot be read, or "skip" it. text_column,
+        label_column: default: the training's where the table has them, else guessed. Raises `InputError` at a label
+        that the training did not have.
         """
-        options = self.options
-        read = read_labelled(
-            paths,
-            text_column=options.text_column,
-            label_column=options.label_column,
-            encoding=options.encoding,
-            keep_empty=True,
+        how: dict[str, Any] = {
+            "encoding": encoding,
+            "bad_files": bad_files,
+            "keep_empty": split not in ("train", "val"),
+        }
+        read = self.with_columns(
+            partial(read_labelled, paths, **how), text_column=text_column, label_column=label_column
         )
-        if split is not None:
-            read = read.take(rows_of(split, read.splits, read.places, "text"))
+        read = self.part(read, split, paths, "text", strata=read.labels)
         targets = Classes(self.labels).numbers(read)
         _, found = outcomes(self.network, self._examples(read.texts, targets), self.device)
+        details = classification.details(targets, found.predicted, self.labels)
         return {
             **measure(targets, found, len(self.labels)),
-            **classification.details(targets, found.predicted, self.labels),
+            **details,
+            **remarks([*read.notes, *details["notes"]], read.skipped),
         }
 
     def _examples(self, texts: Sequence[str], targets: np.ndarray) -> Examples:

@@ -3,7 +3,8 @@
 `Network` is the module, `TranslateTask` what the training loop sees of it, `translator.py` what users hold.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from unrolled.data.batches import (
     shifted,
 )
 from unrolled.data.contents import check
+from unrolled.data.examples import Skipped
 from unrolled.data.pairs import Pairs
 from unrolled.data.streams import IGNORED
 from unrolled.data.vocabulary import BEGIN, PADDING, Vocabulary
@@ -32,7 +34,8 @@ from unrolled.nn import Recurrent
 from unrolled.nn.dropout import embedding_dropout
 from unrolled.nn.frequencies import begin_at_frequencies
 from unrolled.tasks.options import TranslateOptions
-from unrolled.tasks.writing import mean_loss, write
+from unrolled.tasks.writing import mean_loss
+from unrolled.tasks.writing import write as written
 from unrolled.topologies import Memory, SequenceToSequence
 from unrolled.training.task import Evaluation
 
@@ -52,8 +55,6 @@ LONGEST = 1000
 """Tokens of a side of a training pair, and of a translation, at most."""
 READ = 10_000
 """Tokens of a text to translate, at most: with more, what has been read drowns, and each step looks at all of it."""
-WRITTEN = 500
-"""Translations that a validation writes, at most."""
 
 
 def resolve(options: TranslateOptions) -> TranslateOptions:
@@ -203,10 +204,14 @@ class TranslateTask:
     ) -> None:
         """references: the targets of the validation pairs, as texts."""
         self.options, self.languages, self.splits, self.device = options, languages, splits, device
-        self.references = references
+        self.references, self.bleu = references, translation.bleu_for(references)
         self.notes: list[str] = []
         self.sha256: list[str] = []
+        self.old_sha256: Callable[[], list[str]] | None = None
+        self.decoders = ""
         self.start: dict[str, Tensor] | None = None
+        self.trained_on: dict[str, Any] | None = None
+        self.skipped: list[Skipped] = []
 
     def model(self) -> Network:
         network, targets = Network(self.languages, self.options), self.splits["train"].targets
@@ -224,17 +229,24 @@ class TranslateTask:
         assert isinstance(targets, Sequences)
         return len(targets.ids)
 
-    def evaluate(self, model: nn.Module, split: str, limit: int | None = None) -> Evaluation:
+    def examples(self, split: str) -> int:
+        return len(self.splits[split])
+
+    def evaluate(
+        self, model: nn.Module, split: str, limit: int | None = None, *, write: int | None = None
+    ) -> Evaluation:
         """val_loss of pairs with about `limit` target tokens together, and bleu, chrf and exact of what the network
-        writes by itself, greedily, for at most `WRITTEN` of these pairs."""
+        writes by itself, greedily, for at most `write` of these pairs. A loss that is not finite comes alone."""
         assert isinstance(model, Network) and split == "val"
         examples = self.splits[split]
         most = len(examples) if limit is None else max(1, limit * len(examples) // self.size(split))
         loss, size = mean_loss(model, examples, self.device, most)
-        rows, found = write(model, self.languages, examples, self.device, most=min(most, WRITTEN))
-        written = [self.languages.target.decode(hypothesis.tokens) for hypothesis in found]
-        scores, _ = translation.scores(written, [self.references[row] for row in rows])
-        return Evaluation({**scores, "val_loss": loss}, size)
+        if not math.isfinite(loss):
+            return Evaluation({"val_loss": loss}, size)
+        rows, found = written(model, self.languages, examples, self.device, most=min(most, write or most))
+        texts = [self.languages.target.decode(hypothesis.tokens) for hypothesis in found]
+        scores, _ = translation.scores(texts, [self.references[row] for row in rows], self.bleu)
+        return Evaluation({**scores, "val_loss": loss}, size, len(rows))
 
     def public(self, model: nn.Module) -> "Translator":
         from unrolled.tasks.translator import Translator  # the other way round at import
@@ -254,4 +266,9 @@ class TranslateTask:
         )
 
     def describe(self) -> dict[str, Any]:
-        return {"task": self.name, "options": asdict(self.options), "vocabulary": self.languages.to_json()}
+        return {
+            "task": self.name,
+            "options": asdict(self.options),
+            "vocabulary": self.languages.to_json(),
+            "trained_on": self.trained_on,
+        }

@@ -3,20 +3,20 @@
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from unrolled.data.batches import Examples
-from unrolled.data.examples import rows_of
 from unrolled.data.pairs import read_pairs
 from unrolled.data.tokenizers import decode
 from unrolled.data.vocabulary import SPECIALS, Vocabulary
 from unrolled.errors import InputError
 from unrolled.metrics import translation
 from unrolled.tasks.options import SearchOptions, TranslateOptions
-from unrolled.tasks.public_model import PublicModel, built
+from unrolled.tasks.public_model import PublicModel, built, remarks
 from unrolled.tasks.translate import READ, Languages, Network, TranslateTask
 from unrolled.tasks.writing import mean_loss, write
 
@@ -43,6 +43,7 @@ class Translator(PublicModel):
 
     task = TranslateTask.name
     options_class = TranslateOptions
+    reading = ("encoding", "source_column", "target_column")
     network: Network
 
     def __init__(
@@ -102,22 +103,41 @@ class Translator(PublicModel):
             )
         return results
 
-    def evaluate(self, *paths: PathLike, split: str | None = None, beam: int = 5, **how: Any) -> dict[str, Any]:
-        """bleu and chrf (0 to 100) and exact of the translations with BLEU's signature; val_loss (nats a target token,
-        with teacher forcing); pairs.
+    def evaluate(
+        self,
+        *paths: PathLike,
+        split: str | None = None,
+        encoding: str | None = None,
+        source_column: str | None = None,
+        target_column: str | None = None,
+        beam: int = 5,
+        **how: Any,
+    ) -> dict[str, Any]:
+        """bleu and chrf (0 to 100) and exact of the translations with BLEU's signature; val_loss (nats per target
+        token, with teacher forcing); pairs; `notes` and `skipped`.
 
-        Empty lines count as what they are: an empty source has an empty translation. split: train, val or test, where
-        the data say so.
+        Empty lines count as what they are: an empty source has an empty translation. split: train or val as the
+        training divides these pairs (without those that have an empty side); test where the data say so. encoding: of
+        these files, default UTF-8. source_column, target_column: default: the training's where the table has them,
+        else guessed.
         """
-        o = self.options
-        pairs = read_pairs(
-            paths, source_column=o.source_column, target_column=o.target_column, encoding=o.encoding, keep_empty=True
+        pairs = self.with_columns(
+            partial(read_pairs, paths, encoding=encoding, keep_empty=split not in ("train", "val")),
+            source_column=source_column,
+            target_column=target_column,
         )
-        if split is not None:
-            pairs = pairs.take(rows_of(split, pairs.splits, pairs.places, "pair"))
+        pairs = self.part(pairs, split, paths, "pair")
         scores, signature = translation.scores(self.translate(pairs.sources, beam, **how), pairs.targets)
         loss, _ = mean_loss(self.network, self.languages.examples(pairs), self.device)
-        return {**scores, "val_loss": loss, "pairs": len(pairs), "beam": beam, **how, "signature": signature}
+        return {
+            **scores,
+            "val_loss": loss,
+            "pairs": len(pairs),
+            "beam": beam,
+            **how,
+            "signature": signature,
+            **remarks(pairs.notes, []),
+        }
 
 
 def _pieces(vocabulary: Vocabulary, tokens: Sequence[int]) -> list[str]:

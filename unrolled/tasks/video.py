@@ -11,14 +11,12 @@ import torch
 from torch import nn
 
 from unrolled.cells import CELLS, Inputs
-from unrolled.data import video
+from unrolled.data import decoders, video
 from unrolled.data.batches import ExampleBatch
-from unrolled.data.clips import Clips, Segmented
 from unrolled.data.contents import check
-from unrolled.data.examples import fingerprint, rows_of
+from unrolled.data.examples import CONTENT, BadFiles, Skipped, fingerprint
 from unrolled.data.frame_cache import Kept, cached
 from unrolled.data.frames import Frames
-from unrolled.data.media_files import BadFiles
 from unrolled.data.streams import IGNORED
 from unrolled.errors import InputError
 from unrolled.nn import Recurrent
@@ -34,6 +32,8 @@ class Part(Protocol):
 
     @property
     def paths(self) -> Sequence[Path]: ...
+    @property
+    def skipped(self) -> list[Skipped]: ...
 
     def take(self, rows: np.ndarray) -> Self: ...
 
@@ -109,7 +109,7 @@ class Shape:
         """The frames of all these clips; they are decoded once and kept on disk. bad_files: whether a clip that cannot
         be read ends it all, or is left out and noted."""
         recipe = "frames, version 1: " + ", ".join(f"{name}={value}" for name, value in self.to_json().items())
-        return cached(paths, recipe, self.decode, bad_files=bad_files)
+        return cached(paths, recipe, self.decode, versions=decoders.of_clips(), bad_files=bad_files)
 
     def decode(self, path: Path) -> np.ndarray:
         """(T, H, W, C)"""
@@ -218,22 +218,24 @@ def groups_of(options: Any) -> list[str] | None:
     return [name.strip() for name in options.val_groups.split(",") if name.strip()]
 
 
-def fingerprint_of(frames: Frames, labels: Sequence[Any]) -> str:
-    """SHA-256 of clips, as the network sees them, and what is said of each."""
-    pictures = [hashlib.sha256(frames[row].tobytes()).hexdigest() for row in range(len(frames))]
-    return fingerprint(pictures, [str(label) for label in labels])
-
-
-def read_part(part: P, shape: Shape, options: VideoOptions, notes: list[str]) -> tuple[P, Frames]:
+def read_part(part: P, shape: Shape, options: VideoOptions, notes: list[str]) -> tuple[P, Kept]:
     """The clips that can be read, and their frames; the others are noted, where they are left out."""
     kept = shape.read(part.paths, options.bad_files)
     notes += kept.notes
-    return part.take(kept.rows), kept.frames
+    part.skipped.extend(kept.skipped)
+    return part.take(kept.rows), kept
 
 
-def part_asked(split: str, clips: Clips | Segmented, options: Any) -> np.ndarray:
-    """Which clips are train, val or test: as the data say, or the groups that the training kept for validation."""
-    splits, groups = clips.splits, groups_of(options)
-    if groups is not None and clips.groups is not None and splits is None:
-        splits = ["val" if group in groups else "train" for group in clips.groups]
-    return rows_of(split, splits, clips.places, "clip")
+def begun_with(task: Any, parts: Sequence[tuple[Kept, Sequence[Any]]], old: Callable[[], list[str]]) -> None:
+    """Lets the task say by what a resumed training knows its data: the contents of the files, and what is said of each.
+    old: how commit 5096622 and those before it did that."""
+    task.sha256 = [CONTENT + fingerprint(kept.keys, [repr(one) for one in said]) for kept, said in parts]
+    task.decoders = parts[0][0].decoders
+    task.old_sha256 = old
+
+
+def old_fingerprint(frames: Frames, said: Sequence[Any]) -> str:
+    """For runs begun by commit 5096622 and before: SHA-256 of clips, as the network sees them, and what is said of
+    each."""
+    pictures = [hashlib.sha256(frames[row].tobytes()).hexdigest() for row in range(len(frames))]
+    return fingerprint(pictures, [str(one) for one in said])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unrolled.data.captioned import Captioned, read_captions
-from unrolled.data.examples import rows_of
+from unrolled.data.examples import BadFiles
 from unrolled.data.frames import Frames
 from unrolled.metrics import captions
 from unrolled.nn.convnet import pack
@@ -18,7 +18,7 @@ from unrolled.tasks.captioning import Caption, Words, inputs_alone, with_all_cap
 from unrolled.tasks.clip_labels import several
 from unrolled.tasks.media_options import VideoCaptionerOptions
 from unrolled.tasks.options import SearchOptions
-from unrolled.tasks.public_model import PublicModel, built
+from unrolled.tasks.public_model import PublicModel, built, remarks
 from unrolled.tasks.video import Shape
 from unrolled.tasks.writing import BEAM, mean_loss, write
 
@@ -32,6 +32,7 @@ class VideoCaptioner(PublicModel):
 
     task = VideoCaptionTask.name
     options_class = VideoCaptionerOptions
+    reading = ("encoding", "bad_files")
     network: Network
 
     def __init__(
@@ -83,24 +84,38 @@ class VideoCaptioner(PublicModel):
         _, found = write(self.network, self.words, inputs_alone(frames), self.device, search=search, aligned=aligned)
         return [self.words.caption(best) for best in found]
 
-    def evaluate(self, *paths: PathLike, split: str | None = None, beam: int = BEAM, **how: Any) -> dict[str, Any]:
+    def evaluate(
+        self,
+        *paths: PathLike,
+        split: str | None = None,
+        encoding: str | None = None,
+        bad_files: BadFiles = "stop",
+        beam: int = BEAM,
+        **how: Any,
+    ) -> dict[str, Any]:
         """cider (0 to 10), bleu_1 to bleu_4 and rouge_l (0 to 1) of the captions that the model writes, against all
-        captions of each clip; exact, the share that is one of them; val_loss (nats a token, with teacher forcing);
-        clips, captions.
+        captions of each clip; exact, the share that is one of them; val_loss (nats per token, with teacher forcing);
+        clips, captions; `notes` and `skipped`.
 
-        split: train, val or test, where the data say so.
+        split: train or val as the training divides these clips; test where the data say so. encoding: of their table,
+        default UTF-8. bad_files: "stop" at a clip that cannot be read, or "skip" it. how: see `SearchOptions`.
         """
-        return self.measured(*paths, split=split, beam=beam, **how)[1]
+        return self.measured(*paths, split=split, encoding=encoding, bad_files=bad_files, beam=beam, **how)[1]
 
     def measured(
-        self, *paths: PathLike, split: str | None = None, beam: int = BEAM, **how: Any
+        self,
+        *paths: PathLike,
+        split: str | None = None,
+        encoding: str | None = None,
+        bad_files: BadFiles = "stop",
+        beam: int = BEAM,
+        **how: Any,
     ) -> tuple[Captioned, dict[str, Any]]:
         """The clips that `evaluate` measures, and what it finds."""
         search = SearchOptions(beam=beam, **how)
-        data = read_captions(paths, encoding=self.options.encoding, bad_files=self.options.bad_files)
-        if split is not None:
-            data = data.take(rows_of(split, data.splits, data.places, "clip"))
-        kept = self.shape.read(data.paths, self.options.bad_files)
+        data = read_captions(paths, encoding=encoding, bad_files=bad_files)
+        data = self.part(data, split, paths, "clip", groups=data.groups)
+        kept = self.shape.read(data.paths, bad_files)
         data, frames = data.take(kept.rows), kept.frames
         written = [found.text for found in self._written(frames, search)]
         scores = captions.scores(written, data.captions)
@@ -108,19 +123,11 @@ class VideoCaptioner(PublicModel):
         return data, {
             "cider": scores.pop("cider"),
             **scores,
-            "exact": exact(written, data.captions),
+            "exact": captions.exact(written, data.captions),
             "val_loss": loss,
             "clips": len(data),
             "captions": sum(map(len, data.captions)),
             "beam": beam,
             **how,
+            **remarks([*data.notes, *kept.notes], [*data.skipped, *kept.skipped]),
         }
-
-
-def exact(written: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """The share of captions that are, word by word, one of their references."""
-    right = [
-        captions.words(text) in [captions.words(reference) for reference in several]
-        for text, several in zip(written, references, strict=True)
-    ]
-    return sum(right) / max(1, len(right))

@@ -8,6 +8,7 @@ import numpy as np
 
 from unrolled.data.batches import Examples
 from unrolled.data.clips import read_clips
+from unrolled.data.examples import BadFiles
 from unrolled.data.frames import Frames
 from unrolled.data.labelled import Classes
 from unrolled.metrics import classification
@@ -15,8 +16,8 @@ from unrolled.tasks.classified import outcomes, predict
 from unrolled.tasks.classify_video import Network, VideoClassifierTask, measure
 from unrolled.tasks.clip_labels import ClipModel, several
 from unrolled.tasks.media_options import VideoClassifierOptions
+from unrolled.tasks.public_model import remarks
 from unrolled.tasks.text_classifier import Prediction
-from unrolled.tasks.video import part_asked
 
 
 class VideoClassifier(ClipModel):
@@ -39,18 +40,29 @@ class VideoClassifier(ClipModel):
             for row in found
         ]
 
-    def evaluate(self, *paths: str | os.PathLike[str], split: str | None = None) -> dict[str, Any]:
-        """accuracy, f1 (macro), top-k, val_loss; `report` (a row a class) and `confusion` (rows: the truth).
+    def evaluate(
+        self,
+        *paths: str | os.PathLike[str],
+        split: str | None = None,
+        encoding: str | None = None,
+        bad_files: BadFiles = "stop",
+    ) -> dict[str, Any]:
+        """accuracy, f1 (macro), top-k, val_loss; `report` (a row per class), `confusion` (rows: the truth),
+        `notes` and `skipped`.
 
-        split: train, val or test, where the data or the training's --val-groups say which clip is what. Raises
-        `InputError` at a label that the training did not have.
+        split: train or val as the training divides these clips; test where the data say so. encoding: of their table,
+        default UTF-8. bad_files: "stop" at a clip that cannot be read, or "skip" it. Raises `InputError` at a label
+        that the training did not have.
         """
-        read = read_clips(paths)
-        if split is not None:
-            read = read.take(part_asked(split, read, self.options))
+        read = read_clips(paths, encoding=encoding, bad_files=bad_files)
+        read = self.part(read, split, paths, "clip", strata=read.labels, groups=read.groups)
+        kept = self.shape.read(read.paths, bad_files)
+        read = read.take(kept.rows)
         targets = Classes(self.labels).numbers(read)
-        _, found = outcomes(self.network, Examples(self.shape.read(read.paths).frames, targets), self.device)
+        _, found = outcomes(self.network, Examples(kept.frames, targets), self.device)
+        details = classification.details(targets, found.predicted, self.labels)
         return {
             **measure(targets, found, len(self.labels)),
-            **classification.details(targets, found.predicted, self.labels),
+            **details,
+            **remarks([*read.notes, *kept.notes, *details["notes"]], [*read.skipped, *kept.skipped]),
         }

@@ -4,7 +4,7 @@ Weights go back and forth from update to update; their mean lies in the middle (
 is exponential, over a fixed share of the training, whatever its length.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -15,8 +15,8 @@ EVERY = 4
 
 
 class Average:
-    """The exponential mean of a network's parameters and statistics (those of batch normalisation), with a horizon that
-    is a share of the training.
+    """The exponential mean of what learns in a network, its parameters and statistics (those of batch normalisation),
+    with a horizon that is a share of the training. Frozen parts are not averaged.
 
     Until that share is done it is the mean of all weights since the beginning, so that it never leans on the first
     ones. Time is the fraction of the training that is done: by step under --steps, by the clock under --seconds.
@@ -24,8 +24,12 @@ class Average:
 
     def __init__(self, model: nn.Module, share: float) -> None:
         self.share = share
-        buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
-        self.parameters: Sequence[Tensor] = [*model.parameters(), *buffers]
+        self._before = [*(name for name, _ in model.named_parameters()), *(name for name, _ in _statistics(model))]
+        """The names in the order of older checkpoints, which averaged what does not learn too"""
+        still = _still(model)
+        learns: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        learns.update((name, buffer) for name, buffer in _statistics(model) if name not in still)
+        self.names, self.parameters = list(learns), list(learns.values())
         self.tensors = [parameter.detach().clone() for parameter in self.parameters]
         """One a parameter, in their order"""
         self.until = 0.0
@@ -55,11 +59,31 @@ class Average:
 
     def state(self) -> dict[str, Tensor]:
         """For a checkpoint."""
-        return {str(at): tensor for at, tensor in enumerate(self.tensors)}
+        return dict(zip(self.names, self.tensors, strict=True))
 
     def restore(self, state: dict[str, Tensor], until: float) -> None:
-        if until is None or len(state) != len(self.tensors):
+        if all(name.isdigit() for name in state):  # as it was written before the names were
+            if len(state) != len(self._before):
+                raise ValueError("it lacks the average of the weights")
+            state = {name: state[str(at)] for at, name in enumerate(self._before)}
+        if until is None or not state.keys() >= set(self.names):
             raise ValueError("it lacks the average of the weights")
-        for at, tensor in enumerate(self.tensors):
-            tensor.copy_(state[str(at)])
+        for name, tensor in zip(self.names, self.tensors, strict=True):
+            if state[name].shape != tensor.shape:
+                raise ValueError(f"the average of {name} does not fit it")
+            tensor.copy_(state[name])
         self.until = until
+
+
+def _statistics(model: nn.Module) -> list[tuple[str, Tensor]]:
+    return [(name, buffer) for name, buffer in model.named_buffers() if buffer.is_floating_point()]
+
+
+def _still(model: nn.Module) -> set[str]:
+    """The buffers of parts whose parameters are frozen, all of them."""
+    return {
+        f"{outer}.{name}"
+        for outer, part in model.named_modules()
+        if outer and (parameters := list(part.parameters())) and not any(p.requires_grad for p in parameters)
+        for name, _ in part.named_buffers()
+    }

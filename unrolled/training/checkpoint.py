@@ -25,6 +25,14 @@ from unrolled.training.options import MOST
 NAME = re.compile(r"step-(\d+)(?:\.(\d+))?")
 
 
+class Progress(TypedDict):
+    """Since when nothing has become better: see `Validation.progress`."""
+
+    step: int
+    monitor: float | None
+    val_loss: float | None
+
+
 class Description(TypedDict):
     """What training.json says, written by `training/loop.py`."""
 
@@ -36,6 +44,7 @@ class Description(TypedDict):
     training_seconds: float
     begin: float | None
     validated_at: list[int]
+    progress: NotRequired[Progress]
     has_state: bool
     cursor: dict[str, Any]
     averaged_until: NotRequired[float | None]

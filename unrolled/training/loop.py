@@ -15,9 +15,9 @@ from unrolled.training.observer import Observer, Progress
 from unrolled.training.options import TrainingOptions
 from unrolled.training.run import Run
 from unrolled.training.schedule import Clock, Schedule
-from unrolled.training.task import State, Task
+from unrolled.training.task import Evaluation, State, Task
 from unrolled.training.truncated_bptt import update
-from unrolled.training.validation import Validation
+from unrolled.training.validation import Validation, check_finite
 
 REPORT_SECONDS = 5.0
 CHECKPOINT_SECONDS = 60.0
@@ -38,6 +38,8 @@ class Result:
     best_step: int = 0
     validated: int = 0
     """How much validation data the metrics cover."""
+    generated: int | None = None
+    """For how many examples of it the model wrote something by itself; None where a task writes nothing."""
 
 
 class Trainer:
@@ -90,7 +92,13 @@ class Trainer:
     # --- one run ---------------------------------------------------------------------------------------------------
 
     def train(self) -> Result:
-        """To the end of the schedule, or until stopped. Raises `NonFiniteError` with the last checkpoint kept."""
+        """To the end of the schedule, or until stopped. Raises `NonFiniteError`, which says what is kept."""
+        try:
+            return self._train()
+        except NonFiniteError as error:
+            raise NonFiniteError(f"{error}; {self._kept()}") from error
+
+    def _train(self) -> Result:
         self._show()
         last_report = last_checkpoint = self.clock.elapsed()
         patience, norm = self.options.patience, math.nan
@@ -109,7 +117,7 @@ class Trainer:
                 last_report = self.clock.elapsed()
             if self.validation.due(self.step, now):
                 self._validate()
-                if patience and self.validation.since_best() >= patience:
+                if patience and self.validation.since_progress() >= patience:
                     break
             if now - last_checkpoint >= CHECKPOINT_SECONDS:
                 self._checkpoint()
@@ -122,10 +130,9 @@ class Trainer:
         rate = self.schedule.learning_rate(self.step, fraction)
         done = update(self.model, self.optimizer, batch, self.state, rate=rate, clip=self.options.clip)
         if not done.applied:
-            kept = f"; the last checkpoint in {self.run.folder} is kept" if self.run else ""
             raise NonFiniteError(
                 f"the {'gradient' if math.isfinite(done.loss) else 'loss'} is not finite at step {self.step + 1}: "
-                f"lower --lr (it was {rate:.2g}) or --clip{kept}"
+                f"lower --lr (it was {rate:.2g}) or --clip"
             )
         self.state = done.state
         self.step += 1
@@ -137,18 +144,24 @@ class Trainer:
 
     def _finish(self, norm: float) -> Result:
         """Choose between the last model and the best before it, measure the choice, save."""
-        if self.step:
-            self._report_training(norm)
+        if not self.step:
+            raise InputError(
+                f"--seconds {self.options.seconds:g} leaves no time for a single update: reading the data and building "
+                f"the network took {self.clock.elapsed():.1f} s, and {self.schedule.reserve:.1f} s are for validation "
+                "and saving; give more seconds"
+            )
+        self._report_training(norm)
         if self.average:  # for good
             self.average.add(self.schedule.fraction(self.step))
             self.average.exchange()
         final = self.validation.final(self.model, self.step)
         if self.run:
-            self._save_model(final.metrics)
+            self._save_model(final)
             self._checkpoint(done=True)
-        self._log({**self._when(), **final.metrics, "best_step": self.validation.best_step})
+        generated = {} if final.generated is None else {"generated_examples": final.generated}
+        self._log({**self._when(), **final.metrics, **generated, "best_step": self.validation.best_step})
         result = self._result(finished=True)
-        result.metrics, result.validated = final.metrics, final.size
+        result.metrics, result.validated, result.generated = final.metrics, final.size, final.generated
         result.best_step = self.validation.best_step
         return result
 
@@ -201,6 +214,7 @@ class Trainer:
         )
 
     def _show(self) -> None:
+        check_finite(self.model.state_dict(), self.step)
         self.observer.watch(self.task.public(self.model.eval()))
         self.model.train()
 
@@ -213,19 +227,29 @@ class Trainer:
 
     # --- what is kept ----------------------------------------------------------------------------------------------
 
-    def _keep_best(self, metrics: dict[str, float]) -> None:
+    def _keep_best(self, best: Evaluation) -> None:
         if self.run:
-            self._save_model(metrics)
+            self._save_model(best)
 
-    def _save_model(self, metrics: dict[str, float]) -> None:
+    def _save_model(self, found: Evaluation) -> None:
         assert self.run is not None
-        description = {**self.task.describe(), "metrics": metrics, "step": self.validation.best_step}
+        measured = {"metrics": found.metrics, "validated": found.size, "generated": found.generated}
+        description = {**self.task.describe(), **measured, "step": self.validation.best_step}
         model_file.save(self.run.model, self.model.state_dict(), description)
+
+    def _kept(self) -> str:
+        """After a training that diverged."""
+        if self.run and self.validation.best:
+            return f"the best model until then, of step {self.validation.best_step:,}, is kept in {self.run.model}"
+        if self.run and checkpoint.latest(self.run.folder):
+            return f"the last checkpoint in {self.run.folder} is kept"
+        return "no model is kept"
 
     def _checkpoint(self, done: bool = False) -> None:
         """Writing one changes no number of the training."""
         if not self.run:
             return
+        check_finite(self.model.state_dict(), self.step)
         if not self.run.model.exists():  # before the first validation the newest weights stand in for the best
             description = {**self.task.describe(), "metrics": {}, "step": self.step}
             model_file.save(self.run.model, self.model.state_dict(), description)
@@ -244,6 +268,7 @@ class Trainer:
             "training_seconds": self.training_seconds,
             "begin": self.schedule.begin,
             "validated_at": self.validation.steps,
+            "progress": self.validation.progress,
             "has_state": self.state is not None,
             "cursor": self.stream.cursor(),
             "averaged_until": self.average.until if self.average else None,
@@ -279,6 +304,8 @@ class Trainer:
         state = checkpoint.under("state", tensors)
         if not description["has_state"] and (state or description["step"]):
             raise ValueError("has_state of training.json is False after an update")
+        if description["validated_at"] and None in description.get("progress", {}).values():
+            raise ValueError("progress of training.json is None after a validation")
         if description["has_state"]:
             self.state = tuple(state[str(i)].to(self.device) for i in range(len(state)))
         if self.average:
@@ -290,8 +317,9 @@ class Trainer:
         shapes = {name: tensor.shape for name, tensor in self.model.state_dict().items()}
         if shapes != {name: tensor.shape for name, tensor in weights.items()}:
             raise InputError(f"{self.run.model} is not a model of this run: train again from it with --start-from")
-        if kept["metrics"] and self.task.monitor[0] not in kept["metrics"]:
-            raise InputError(f"{self.run.model} says nothing of its {self.task.monitor[0]}: train again from it")
-        self.validation.remember(weights, kept, description["validated_at"])
+        for name in (self.task.monitor[0], "val_loss"):
+            if kept["metrics"] and name not in kept["metrics"]:
+                raise InputError(f"{self.run.model} says nothing of its {name}: train again from it")
+        self.validation.remember(weights, kept, description)
         self.stream.seek(description["cursor"])
         checkpoint.restore_random_states(checkpoint.under("random", tensors))  # last: nothing may draw after it

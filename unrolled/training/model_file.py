@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import safetensors
 import torch
@@ -14,6 +14,16 @@ from unrolled.data.contents import check
 from unrolled.errors import InputError
 from unrolled.training import files
 from unrolled.training.files import FORMAT
+
+NAME = "model.safetensors"
+"""In a run folder"""
+
+
+class TrainedOn(TypedDict):
+    """What is said of the data of a training: see `examples.trained_on`."""
+
+    val: list[str] | None
+    digest: str | None
 
 
 class Description(TypedDict):
@@ -26,6 +36,9 @@ class Description(TypedDict):
     metrics: dict[str, float]
     step: int
     sha256: str
+    validated: NotRequired[int]
+    generated: NotRequired[int | None]
+    trained_on: NotRequired[TrainedOn | None]
 
 
 def sha256(tensors: Mapping[str, Tensor]) -> str:
@@ -38,6 +51,11 @@ def sha256(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The name of the first tensor that holds NaN or an infinity; None where there is none."""
+    return next((name for name, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()), None)
+
+
 def save(path: Path, tensors: Mapping[str, Tensor], description: dict[str, Any]) -> None:
     """One self-contained `.safetensors`: `description` and the tensors' SHA-256 travel as JSON in its metadata."""
     described = {"format": FORMAT, **description, "sha256": sha256(tensors)}
@@ -47,11 +65,15 @@ def save(path: Path, tensors: Mapping[str, Tensor], description: dict[str, Any])
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors on the CPU and the description. Raises `InputError` where the file is missing, damaged or not ours."""
+    """Tensors on the CPU and the description. Raises `InputError` where the file is missing, damaged or not ours, and
+    where its weights are not finite."""
+    folder = path
     if path.is_dir():
-        path = path / "model.safetensors"
+        path = path / NAME
     if not path.is_file():
-        raise InputError(f"no model at {path}: name a model file or a run folder that holds one")
+        begun = folder.is_dir() and ((folder / "run.json").exists() or not any(folder.iterdir()))
+        why = "its training has kept none yet, or ended before it did" if begun else "there is no such file"
+        raise InputError(f"no model at {path}: {why}; name a model file or a run folder that holds one")
     try:
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -72,4 +94,9 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from error
     if sha256(tensors) != description["sha256"]:
         raise InputError(f"{path} is damaged (its tensors fail their checksum): take it from a copy or train again")
+    if name := not_finite(tensors):
+        raise InputError(
+            f"{path} has weights that are not finite numbers ({name}), since its training diverged: train again with a "
+            "lower --lr"
+        )
     return tensors, description

@@ -7,7 +7,7 @@ from typing import Any, Self
 from unrolled.data.contents import check
 from unrolled.errors import InputError
 
-ADDED: frozenset[str] = frozenset()
+ADDED = frozenset({"bad_files"})
 """Options that came after version 0.1.0: files without them have the default."""
 MOST = {
     **dict.fromkeys(("hidden", "embedding", "features"), 1 << 24),
@@ -108,6 +108,29 @@ class TrainingOptions:
         assert self.bptt is not None
         return None if self.bptt == "full" else int(self.bptt)
 
+    def check_together(self, *, val: bool, start: bool) -> None:
+        """Raises `InputError` where an option that is given would have no effect. For a new training alone: the options
+        of a model file or of a run have every choice made.
+
+        val: data to validate on are given; start: a model to start from.
+        """
+        groups, fraction = (getattr(self, name, None) for name in ("val_groups", "val_fraction"))
+        for flag, given in (("--val-groups", groups), ("--val-fraction", fraction)):
+            if val and given is not None:
+                raise InputError(f"--val says what to validate on, and {flag} too: leave one of them out")
+        if groups is not None and fraction is not None:
+            raise InputError("--val-groups and --val-fraction are both given: leave one of them out")
+        if self.whole and self.bptt not in ("full", None):
+            raise InputError(
+                f"--bptt {self.bptt} is for language models: other tasks backpropagate through whole examples, so "
+                "leave it out"
+            )
+
+    @property
+    def whole(self) -> bool:
+        """Whether an example is always backpropagated through as a whole."""
+        return True
+
     def _at_least(self, name: str, *, low: float | None = None, above: float | None = None) -> None:
         value: Any = getattr(self, name)
         flag = "--" + name.replace("_", "-")
@@ -133,5 +156,6 @@ class TrainingOptions:
         for name in names:
             asked, has = getattr(self, name), getattr(other, name)
             if asked is not None and asked != has:
-                raise InputError(f"--{name} {asked} contradicts the model to start from, which has {has}: leave it out")
+                flag = "--" + name.replace("_", "-")
+                raise InputError(f"{flag} {asked} contradicts the model to start from, which has {has}: leave it out")
         return replace(self, **{name: getattr(other, name) for name in names})

@@ -6,18 +6,20 @@ RUN/model.safetensors    the best model so far
 RUN/step-N/              the newest checkpoint
 """
 
+import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from unrolled.data.contents import check
 from unrolled.errors import InputError, UnrolledError
-from unrolled.training import checkpoint, files
+from unrolled.training import checkpoint, files, model_file
 
 OURS = re.compile(
     r"(run\.json|metrics\.jsonl|model\.safetensors|loss\.png|\..*\.tmp"
@@ -35,6 +37,9 @@ class Config(TypedDict):
     sha256: list[str]
     options: dict[str, Any]
     vocabulary: dict[str, Any]
+    decoders: NotRequired[str]
+    rules: NotRequired[int]
+    trained_on: NotRequired[model_file.TrainedOn]
 
 
 class Run:
@@ -45,7 +50,7 @@ class Run:
 
     @property
     def model(self) -> Path:
-        return self.folder / "model.safetensors"
+        return self.folder / model_file.NAME
 
     @property
     def metrics(self) -> Path:
@@ -53,7 +58,7 @@ class Run:
 
     @staticmethod
     def check(folder: Path, overwrite: bool, keep: Sequence[Path] = ()) -> None:
-        """Raise `InputError` where `create` would refuse: an existing place is never overwritten by accident, and never
+        """Raise `InputError` where a run cannot begin: an existing place is never overwritten by accident, and never
         if one of the files to `keep`, which the training reads, lies in it, or any that no training has written: a
         table or a backbone may name it."""
         if not folder.exists() and not folder.is_symlink():
@@ -74,20 +79,10 @@ class Run:
                 "or choose another --out"
             )
 
-    @classmethod
-    def create(cls, folder: Path, config: dict[str, Any], overwrite: bool = False, keep: Sequence[Path] = ()) -> "Run":
-        cls.check(folder, overwrite, keep)
-        try:
-            if folder.exists():
-                shutil.rmtree(folder)
-            folder.mkdir(parents=True)
-        except OSError as error:
-            raise UnrolledError(
-                f"cannot create the run folder {folder}: {error.strerror or error}; choose another --out"
-            ) from error
-        run = cls(folder)
-        files.write(folder / "run.json", json.dumps(signed(config), indent=1, ensure_ascii=False).encode())
-        return run
+    def describe(self, config: Mapping[str, Any]) -> None:
+        """Write run.json."""
+        text = json.dumps(signed(config), indent=1, ensure_ascii=False)
+        files.write(self.folder / "run.json", text.encode())
 
     @classmethod
     def open(cls, folder: Path) -> tuple["Run", dict[str, Any]]:
@@ -95,27 +90,22 @@ class Run:
         try:
             config = json.loads((folder / "run.json").read_bytes())
         except FileNotFoundError:
+            if folder.is_dir() and not any(folder.iterdir()):
+                raise InputError(
+                    f"{folder} is empty: its training has not begun, or was killed before it did; train again"
+                ) from None
             raise InputError(f"{folder} is not a run folder: it has no run.json") from None
         except (OSError, ValueError) as error:
             raise InputError(f"cannot read {folder / 'run.json'} ({error}): the run cannot be resumed") from error
         try:
             check(config, Config, "run.json")
-            unsigned = {name: value for name, value in config.items() if name != CHECKSUM}
-            if CHECKSUM in config and config != signed(unsigned):  # runs of version 0.1.0 have none
+            if CHECKSUM in config and config != signed(config):  # runs of version 0.1.0 have none
                 raise InputError("it fails its checksum")
         except InputError as error:
             raise InputError(
                 f"{folder / 'run.json'} is damaged ({error}): the run cannot be resumed, but its model can be used"
             ) from error
         return cls(folder), config
-
-    @staticmethod
-    def next_free(parent: Path, name: str) -> Path:
-        """The first of parent/name-1, parent/name-2, … that does not exist."""
-        number = 1
-        while (parent / f"{name}-{number}").exists():
-            number += 1
-        return parent / f"{name}-{number}"
 
     def log(self, line: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl."""
@@ -145,13 +135,84 @@ class Run:
         return f"{self.metrics} had lines that are no reports, which were left out: {listed}"
 
 
+class Claim:
+    """The folder of a run that has not begun: made at once, so that no other training takes it while this one reads
+    its data. As a context it leaves nothing behind where it ends with an error before anything was trained.
+    """
+
+    def __init__(self, folder: Path, overwrite: bool = False) -> None:
+        """Raises `InputError` where the folder exists, unless it is a run that `overwrite` replaces."""
+        Run.check(folder, overwrite)
+        self.folder = folder
+        self.made: list[Path] = []
+        """What did not exist before, the outermost first"""
+        if not folder.exists():
+            self._make()
+
+    @classmethod
+    def next_free(cls, parent: Path, name: str) -> "Claim":
+        """The first of parent/name-1, parent/name-2, … that nobody has."""
+        for number in itertools.count(1):
+            with contextlib.suppress(InputError):
+                return cls(parent / f"{name}-{number}")
+        raise AssertionError("there is always another number")
+
+    def begin(self, config: dict[str, Any], keep: Sequence[Path] = ()) -> Run:
+        """The run: its folder holds this configuration and nothing else. An older run there is deleted, where
+        `Run.check` still finds nothing in it to `keep`: the training has read its data meanwhile."""
+        if not self.made:
+            Run.check(self.folder, True, keep)
+            with _refusing(self.folder):
+                shutil.rmtree(self.folder)
+            self._make()
+        elif not self.folder.is_dir() or any(self.folder.iterdir()):
+            raise InputError(f"{self.folder} was taken by another training meanwhile: choose another --out")
+        run = Run(self.folder)
+        run.describe(config)
+        return run
+
+    def __enter__(self) -> "Claim":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
+        if kind is None or not self.made or not self.folder.is_dir():
+            return
+        if {path.name for path in self.folder.iterdir()} <= {"run.json"}:
+            (self.folder / "run.json").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # another run has come to lie in one of them
+                for path in reversed(self.made):
+                    path.rmdir()
+
+    def _make(self) -> None:
+        outer = [path for path in reversed(self.folder.parents) if not path.exists()]
+        with _refusing(self.folder):
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self.folder.mkdir()
+            except FileExistsError:
+                raise InputError(f"{self.folder} was taken by another training: choose another --out") from None
+        self.made = [*outer, self.folder]
+
+
+@contextlib.contextmanager
+def _refusing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UnrolledError(
+            f"cannot create the run folder {folder}: {error.strerror or error}; choose another --out"
+        ) from error
+
+
 CHECKSUM = "run_sha256"
 
 
 def signed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration with its checksum, which does not depend on how the JSON is laid out."""
-    text = json.dumps(config, sort_keys=True)
-    return {**config, CHECKSUM: hashlib.sha256(text.encode()).hexdigest()}
+    """The configuration with its checksum, which does not depend on how the JSON is laid out; one that it has had
+    before is replaced."""
+    unsigned = {name: value for name, value in config.items() if name != CHECKSUM}
+    text = json.dumps(unsigned, sort_keys=True)
+    return {**unsigned, CHECKSUM: hashlib.sha256(text.encode()).hexdigest()}
 
 
 def _step_of(line: bytes) -> int | None:

@@ -22,6 +22,8 @@ class Evaluation(NamedTuple):
     metrics: dict[str, float]
     size: int
     """How many items (for a language model: tokens) were measured."""
+    generated: int | None = None
+    """For how many examples the network wrote something by itself; None where a task writes nothing."""
 
 
 class Task(Protocol):
@@ -44,8 +46,15 @@ class Task(Protocol):
         """How much a whole evaluation of the split measures."""
         ...
 
-    def evaluate(self, model: nn.Module, split: str, limit: int | None = None) -> Evaluation:
-        """Metrics over the split, or its first `limit` items."""
+    def examples(self, split: str) -> int | None:
+        """How many texts, pairs, pictures or clips the monitor compares; None where it is a loss over tokens."""
+        ...
+
+    def evaluate(
+        self, model: nn.Module, split: str, limit: int | None = None, *, write: int | None = None
+    ) -> Evaluation:
+        """Metrics over the split, or its first `limit` items; a network that writes does so for at most `write`
+        examples, where that is given."""
         ...
 
     def public(self, model: nn.Module) -> Any:

@@ -121,7 +121,12 @@ class _RandomTokens:
     def size(self, split: str) -> int:
         return 0
 
-    def evaluate(self, model: nn.Module, split: str, limit: int | None = None) -> Evaluation:
+    def examples(self, split: str) -> None:
+        """There are none to compare."""
+
+    def evaluate(
+        self, model: nn.Module, split: str, limit: int | None = None, *, write: int | None = None
+    ) -> Evaluation:
         raise NotImplementedError("a benchmark validates nothing")
 
     def public(self, model: nn.Module) -> nn.Module:

@@ -14,6 +14,7 @@ The environment may say otherwise:
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import stat
 import sys
@@ -30,6 +31,8 @@ from unrolled.engines.native.compiler import TIMEOUT, NativeError, Recipe, compi
 
 SOURCES = Path(__file__).parent
 
+LIBRARY = re.compile(r"[0-9a-f]{32}-[0-9a-f]{64}\.so")
+"""The name of a library of ours; other files in the cache are left alone."""
 KEPT = 8
 """Builds that stay in the cache: one a CPU, compiler, version of PyTorch and of the sources."""
 
@@ -181,13 +184,14 @@ def _locked(folder: Path, timeout: float) -> Iterator[None]:
 
 def _clean(folder: Path, key: str) -> None:
     """Under the lock: remove what killed builds left, what is damaged, and all but the libraries used last."""
-    libraries = [path for path in folder.glob("*.so") if not path.name.startswith(f"{key}-")]
+    ours = [path for path in folder.iterdir() if LIBRARY.fullmatch(path.name) and path.is_file()]
+    libraries = [path for path in ours if not path.name.startswith(f"{key}-")]
     libraries.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     kept = libraries[: KEPT - 1]
-    for path in folder.iterdir():
-        if path.name.startswith(".build-"):
-            shutil.rmtree(path, ignore_errors=True)  # a compiler that outlived its killed parent may still write there
-        elif path.suffix == ".so" and path not in kept:
+    for path in folder.glob(".build-*"):
+        shutil.rmtree(path, ignore_errors=True)  # a compiler that outlived its killed parent may still write there
+    for path in ours:
+        if path not in kept:
             path.unlink()
 
 
