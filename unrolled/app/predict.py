@@ -5,12 +5,13 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from unrolled.app import predict_clips, predict_pictures
 from unrolled.app.output import DeviceFlag, JsonFlag, ModelArgument, print_json, say_what_takes_long
+from unrolled.data.text_files import lines_of, lines_of_standard_input
 from unrolled.errors import InputError
 from unrolled.tasks.options import SearchOptions
 
@@ -117,12 +118,11 @@ def _texts(inputs: tuple[str, ...], encoding: str) -> Iterator[list[str]]:
     """In groups: many lines of a file together, those of standard input each as it comes."""
     for given in inputs or ("-",):
         if given == "-":
-            yield from ([line] for line in _lines(_standard_input(encoding), "standard input"))
+            yield from ([line] for line in lines_of_standard_input(encoding))
         elif _is_file(given):
-            with open(given, encoding=encoding, newline="\n") as file:
-                lines = _lines(file, given)
-                while group := list(itertools.islice(lines, GROUP)):
-                    yield group
+            lines = lines_of(Path(given), encoding)
+            while group := list(itertools.islice(lines, GROUP)):
+                yield group
         else:
             yield [given]
 
@@ -137,22 +137,3 @@ def _is_file(given: str) -> bool:
         return path.is_file()
     except OSError:  # a text that is too long to be a name
         return False
-
-
-def _standard_input(encoding: str) -> TextIO:
-    sys.stdin.reconfigure(encoding=encoding)  # type: ignore[union-attr]
-    return sys.stdin
-
-
-def _lines(stream: TextIO, name: str) -> Iterator[str]:
-    read = 0
-    try:
-        for line in stream:
-            read += 1
-            yield line.rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{name} is not {error.encoding} somewhere after line {read:,}: name its --encoding, such as latin-1"
-        ) from None
-    except LookupError:
-        raise InputError(f"{name}: there is no such encoding: name one such as utf-8 or latin-1") from None

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unrolled.app.output import print_json
+from unrolled.data.text_files import lines_of_standard_input
 from unrolled.errors import InputError
 
 TASKS = ("caption-image",)
@@ -63,7 +64,7 @@ def _paths(inputs: tuple[str, ...]) -> Iterator[list[Path]]:
 
     for given in inputs or ("-",):
         if given == "-":
-            yield from ([Path(line.rstrip("\r\n"))] for line in sys.stdin if line.strip())
+            yield from ([Path(line)] for line in lines_of_standard_input() if line.strip())
             continue
         path = Path(given)
         found = picture_files(path) if path.is_dir() else [path]

@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 
+from unrolled.data.columns import CAPTION, GROUP, PATH
 from unrolled.data.examples import Places, check_paths, picked
+from unrolled.data.folders import Aside, entries
 from unrolled.data.media_files import (
-    GROUP,
-    PATH,
     BadFiles,
     Row,
     groups_of_rows,
@@ -41,10 +41,10 @@ from unrolled.data.media_files import (
     tables_in,
 )
 from unrolled.data.splits import part_of
-from unrolled.data.tables import FORMATS, read_objects, read_table, read_text, split_lines
+from unrolled.data.tables import FORMATS, check_json, header_notes, read_objects, read_table
+from unrolled.data.text_files import read_text, split_lines
 from unrolled.errors import InputError
 
-CAPTION = ("caption", "captions", "text", "sentence", "description")
 TOKENS = ".token.txt"
 NUMBERED = re.compile(r"(.+)#[0-9]+")
 """A picture's name with the number of a caption."""
@@ -102,7 +102,7 @@ def _tables_of(folder: Path) -> list[tuple[Path, str | None]]:
     tables = _token_files(folder) or tables_in(folder, ("captions", "metadata"), (*FORMATS, ".txt"))
     if tables:
         return [(path, part_of_name(path) if len(tables) > 1 else None) for path in tables]
-    parts = [p for p in sorted(folder.iterdir()) if p.is_dir() and part_of(p.name)]
+    parts = [p for p in entries(folder, Aside()) if p.is_dir() and part_of(p.name)]
     found = [(table, part_of(p.name)) for p in parts for table, _ in _tables_of(p)]
     if not found:
         raise InputError(
@@ -113,7 +113,7 @@ def _tables_of(folder: Path) -> list[tuple[Path, str | None]]:
 
 
 def _token_files(folder: Path) -> list[Path]:
-    found = [p for p in folder.iterdir() if p.name.lower().endswith(TOKENS) and not p.name.startswith(".")]
+    found = [p for p in entries(folder, Aside()) if p.name.lower().endswith(TOKENS)]
     plain = [p for p in found if "lemma" not in p.name]  # Flickr8k has captions of lemmas too
     if len(plain) > 1:
         raise InputError(f"the folder {folder} has {' and '.join(p.name for p in sorted(plain))}: name the one to read")
@@ -133,7 +133,8 @@ def _rows(path: Path, part: str | None, encoding: str | None, notes: list[str]) 
         if NUMBERED.fullmatch(first.partition("\t")[0].strip()):
             return _of_tokens(path, encoding, notes)
     kind: Any = "csv" if suffix == ".txt" and "\t" not in first else None
-    table = read_table(path, encoding=encoding, names=(*PATH, *CAPTION), kind=kind)
+    table = read_table(path, encoding=encoding, kind=kind)
+    notes += header_notes([table], "name the columns in it")
     return rows_of_table(table, (CAPTION,), part)
 
 
@@ -160,7 +161,9 @@ def _of_object(path: Path, line: int, found: dict[str, Any], part: str | None) -
 def _json(path: Path, encoding: str | None) -> list[dict[str, Any]]:
     """The objects of one JSON, each with the keys of `metadata.jsonl`."""
     try:
-        found = json.loads(read_text(path, encoding))
+        text = read_text(path, encoding)
+        found = json.loads(text)
+        check_json(text, found, str(path))
         if isinstance(found, dict) and "annotations" in found:
             captions: dict[Any, list[str]] = {}
             for one in found["annotations"]:
@@ -179,6 +182,8 @@ def _json(path: Path, encoding: str | None) -> list[dict[str, Any]]:
                 }
                 for image in found["images"]
             ]
+    except InputError:
+        raise
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         what = f"{type(error).__name__}: {error}"
         raise InputError(f"{path} is not captions in JSON as COCO or Karpathy have them ({what}): correct it") from None
@@ -210,7 +215,7 @@ def _of_tokens(path: Path, encoding: str | None, notes: list[str]) -> list[Row]:
 def _listed(path: Path, encoding: str | None) -> dict[str, str]:
     """The part of each picture that the lists of names beside a file of captions say."""
     splits: dict[str, str] = {}
-    for file in sorted(path.parent.iterdir()):
+    for file in entries(path.parent, Aside()):
         if named := LIST.search(file.name):
             part = part_of(named[1]) or ""
             for line, name in enumerate(split_lines(read_text(file, encoding)), 1):

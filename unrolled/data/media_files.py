@@ -9,13 +9,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from unrolled.data.columns import GROUP, PATH
 from unrolled.data.examples import Places, splits_of
-from unrolled.data.splits import part_of
+from unrolled.data.folders import Aside, entries, kind_of, shown, unusable
+from unrolled.data.splits import part_at_the_end
 from unrolled.data.tables import FORMATS, Table
 from unrolled.errors import InputError
 
-PATH = ("path", "file", "file_name", "filename", "clip", "video", "image", "image_name")
-GROUP = ("group", "speaker", "signer", "subject", "person")
 BESIDE = ("", "clips", "videos", "video", "images", "Images", "Flicker8k_Dataset")
 BadFiles = Literal["stop", "skip"]
 """What a file means that is missing or cannot be decoded: an error, or that it is left out and noted."""
@@ -69,7 +69,7 @@ def tables_in(folder: Path, names: Sequence[str], suffixes: Iterable[str] = FORM
     """The tables of a folder that are meant: the one with the first of these names that is there, with one of these
     suffixes; else all tables where each is named after its part of the data; else the only one."""
     known = set(suffixes)
-    found = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in known and p.is_file() and p.name[0] != "."]
+    found = [p for p in entries(folder, Aside()) if p.suffix.lower() in known and p.is_file()]
     for name in names:
         same = [p for p in found if p.stem.casefold() == name]
         if len(same) > 1:
@@ -84,7 +84,7 @@ def tables_in(folder: Path, names: Sequence[str], suffixes: Iterable[str] = FORM
 
 def part_of_name(path: Path) -> str | None:
     """The part of the data that a file or folder is named after, such as "val" for words_dev.csv."""
-    return part_of(path.stem.replace("-", "_").replace(".", "_").rpartition("_")[2])
+    return part_at_the_end(path.stem)[1]
 
 
 def rows_of_table(table: Table, columns: Sequence[Sequence[str]], split: str | None = None) -> list[Row]:
@@ -114,7 +114,7 @@ def _column(table: Table, names: Sequence[str]) -> list[str]:
             raise InputError(f"{table.path} has {header.count(name)} columns called {name!r}: keep one of them")
         if name in header:
             return table.column(header.index(name))
-    has = f"its columns are {table.listed()}" if table.header else "it has no header"
+    has = ("its columns are" if table.header else "it has no header, its first row is") + f" {table.listed()}"
     raise InputError(
         f"{table.path} has no column called {names[0]} ({' or '.join(names[1:4])}); {has}: name the columns"
     )
@@ -122,21 +122,31 @@ def _column(table: Table, names: Sequence[str]) -> list[str]:
 
 def located(rows: Sequence[Row], bad_files: BadFiles, notes: list[str]) -> list[Row]:
     """The rows with the paths of files that are there; see the module's first lines."""
-    where: dict[tuple[Path, Path], Path | None] = {}
+    where: dict[tuple[Path, Path], Path | str] = {}
     for row in rows:
         key = (row.table.parent, row.path)
         if key not in where:
-            where[key] = next((p for p in (key[0] / b / key[1] for b in BESIDE) if p.exists()), None)
-    found = [row._replace(path=path) for row in rows if (path := where[row.table.parent, row.path])]
-    missing = [name for (_, name), path in where.items() if path is None]
+            where[key] = _look(*key)
+    found = [row._replace(path=path) for row in rows if isinstance(path := where[row.table.parent, row.path], Path)]
+    missing = [name for (_, name), path in where.items() if isinstance(path, str)]
     if missing:
-        first = next(row for row in rows if where[row.table.parent, row.path] is None)
+        first, why = next((r, w) for r in rows if isinstance(w := where[r.table.parent, r.path], str))
         more = f" (and {len(missing) - 1:,} other files that it names)" if len(missing) > 1 else ""
         if bad_files == "stop" or not found:
-            raise InputError(f"{first.place}: no such file: {first.path}{more}; put it there, or leave its line out")
-        listed = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
-        notes.append(f"missing files left out: {len(missing):,} ({listed})")
+            raise InputError(f"{first.place}: {why}{more}; put the file there, or leave the line out")
+        names = ", ".join(map(shown, missing[:5])) + (", …" if len(missing) > 5 else "")
+        notes.append(f"missing files left out: {len(missing):,} ({names})")
     return found
+
+
+def _look(folder: Path, name: Path) -> Path | str:
+    """Where the file is that a table in this folder names, or why there is none. Nothing is opened."""
+    kinds = {path: kind_of(path) for path in (folder / beside / name for beside in BESIDE)}
+    if found := next((path for path, kind in kinds.items() if kind in ("file", "folder")), None):
+        return found
+    if other := next((kind for kind in kinds.values() if kind != "missing"), None):
+        return unusable(name, other)
+    return f"no such file: {shown(name)}"
 
 
 def of_each_file(rows: Sequence[Row]) -> list[list[Row]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from unrolled.data.folders import leaving_out
 from unrolled.errors import InputError
 from unrolled.tasks.kinds import KINDS, Kind, PreparedTask
 from unrolled.tasks.models import load
@@ -54,7 +55,8 @@ def fit(
         torch.set_num_threads(options.threads)
     kind = _kind(options)
     start = load(start_from) if start_from is not None else None
-    task = kind.prepare(paths, options, val=held_out, device=device, clock=clock, start=start)
+    with leaving_out(out):
+        task = kind.prepare(paths, options, val=held_out, device=device, clock=clock, start=start)
     for note in task.notes:
         observer.report({"note": note})
     config = {
@@ -97,7 +99,10 @@ def resume(folder: Path, *, clock: Clock | None = None, observer: Observer | Non
         vocabulary=config["vocabulary"],
     )
     if task.sha256 != config["sha256"]:
-        raise InputError(f"the text of {folder} has changed since its training began: put it back, or train again")
+        raise InputError(
+            f"the data of {folder} have changed since its training began, or this version reads them otherwise: put "
+            "them back, or train again"
+        )
     trainer = _trainer(task, clock, observer)
     trainer.run = run
     trainer.restore(tensors, description)

@@ -10,7 +10,7 @@ import torch
 
 from unrolled.data import corpus, tokenizers
 from unrolled.data.corpus import Scan, Tokens
-from unrolled.data.sources import TextSource
+from unrolled.data.sources import TextSource, training_text
 from unrolled.data.tokenizers import Tokenizer
 from unrolled.errors import InputError
 from unrolled.tasks import recipe
@@ -77,36 +77,39 @@ def prepare(
     tokenizer: Tokenizer | None = None,
 ) -> Prepared:
     """Read, check, split and encode the text. A tokeniser that is not given comes from the training part alone."""
-    source = TextSource(paths)
+    source, val_source, notes = training_text(paths, val)
     scanned = corpus.scan(source)
-    cut = scanned.characters if val is not None else int(scanned.characters * (1 - options.val_fraction))
+    cut = scanned.characters if val_source is not None else int(scanned.characters * (1 - options.val_fraction))
     if tokenizer is None:
         tokenizer = corpus.make_tokenizer(options.tokens or "char", source, scanned, cut, options.vocabulary)
-    train, rest = corpus.encode(source, tokenizer, None if val is not None else cut)
-    scans, skipped = [scanned], source.skipped
-    if val is not None:
-        val_source = TextSource(val)
+    train, rest = corpus.encode(source, tokenizer, None if val_source is not None else cut)
+    scans = [scanned]
+    if val_source is not None:
         scans.append(corpus.scan(val_source))
         rest, _ = corpus.encode(val_source, tokenizer)
-        skipped = skipped + val_source.skipped
     assert rest is not None
     for what, tokens in (("training", train), ("validation", rest)):
         if tokens.predictions < 1:
             raise InputError(
                 f"{source.name} is too short: {scanned.characters:,} characters leave nothing to predict for {what}; "
-                "give more text" + ("" if val is not None else " or another --val-fraction")
+                "give more text" + ("" if val_source is not None else " or another --val-fraction")
             )
-    notes = [f"left out {len(skipped)} files that are not UTF-8 text, such as {skipped[0]}"] if skipped else []
     return Prepared({"train": train, "val": rest}, tokenizer, scans, notes)
 
 
 def tokens_of(tokenizer: Tokenizer, paths: Paths, split: str | None, val_fraction: float) -> Tokens:
     """A text in a model's tokens: all of it, or the part that a training would train or validate on."""
     source = TextSource(paths)
+    if split not in (None, "train", "val", "test"):
+        raise InputError(f"unknown split {split!r}: choose train, val or test")
+    if split is not None and split in source.parts:
+        source, told = source.of_part(split), split != "train" or "val" in source.parts
+    else:
+        told = False
+    if split == "test" and not told:
+        raise InputError(f"{source.name} does not say what is for test: leave --split out")
     scanned = corpus.scan(source)
-    if split not in (None, "train", "val"):
-        raise InputError(f"unknown split {split!r}: choose train or val")
-    cut = None if split is None else int(scanned.characters * (1 - val_fraction))
+    cut = None if split is None or told else int(scanned.characters * (1 - val_fraction))
     first, rest = corpus.encode(source, tokenizer, cut)
     tokens = rest if split == "val" and rest is not None else first
     if tokens.predictions < 1:
