@@ -71,7 +71,7 @@ def test_columns_by_name_and_by_number(tmp_path: Path) -> None:
         tmp_path, "a.tsv", table, text_column="3", label_column="4"
     )  # numbers alone say that there is no header
     assert rows(named) == [("Body", "stars"), *THREE]
-    assert "its first row is an example: id, title, Body, stars" in named.notes[0]
+    assert "its first row is an example: id | title | Body | stars" in named.notes[0]
     known = "id\tdocument\tlabel\n" + "".join(f"1\t{text}\t{label}\n" for text, label in THREE)
     assert rows(read(tmp_path, "c.tsv", known, text_column="2", label_column="3")) == THREE
 
@@ -82,7 +82,7 @@ def test_an_unknown_header_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"choose --text-column and --label-column from 1 \(such as 'phrase'\)"):
         read(tmp_path, "a.tsv", table)
     found = read(tmp_path, "a.tsv", table, text_column="1", label_column="2")
-    assert "a.tsv has no header, so its first row is an example: phrase, polarity; if it is a header" in found.notes[0]
+    assert "a.tsv has no header, so its first row is an example: phrase | polarity; if it is a header" in found.notes[0]
     assert rows(read(tmp_path, "a.tsv", table, text_column="phrase")) == more
 
 

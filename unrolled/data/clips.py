@@ -210,7 +210,7 @@ def _of_folders(given: list[Path], notes: list[str]) -> list[Row]:
             rows += [Row(clip, 0, clip, (path.name,), of) for clip in clips]
     notes += aside.notes()
     if deeper:
-        notes.append(f"{len(deeper):,} clips lie in folders below the folder of their class, the first is {deeper[0]}")
+        notes.append(f"clips in folders below that of their class: {len(deeper):,}, the first is {deeper[0]}")
     return rows
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 SAMPLE = 1 << 20
 """Bytes that are looked at."""
-ICONV = {"latin-1": "LATIN1", "shift_jis": "SHIFT_JIS", "utf-16-le": "UTF-16LE", "utf-16-be": "UTF-16BE"}
+ICONV = {"latin-1": "LATIN1", "euc_jp": "EUC-JP", "utf-16-le": "UTF-16LE", "utf-16-be": "UTF-16BE"}
 """How iconv calls them, where upper case is not it."""
 
 
@@ -26,9 +26,9 @@ KANA, HANGUL, HAN, CYRILLIC = (
     _within((0x0400, 0x045F)),
 )
 SCRIPTS = (
-    ("cp949", HANGUL, 0.9, 0.2),
-    ("shift_jis", KANA, 0.25, 0.2),
+    ("shift_jis", KANA, 0.25, 0.2),  # before cp949, which has some Hangul for each pair of its bytes
     ("euc_jp", KANA, 0.25, 0.2),
+    ("cp949", HANGUL, 0.9, 0.2),
     ("gb18030", HAN, 0.9, 0.2),
     ("big5", HAN, 0.9, 0.2),
     ("cp1251", CYRILLIC, 0.9, 0.5),

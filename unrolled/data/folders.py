@@ -31,11 +31,15 @@ class Aside:
 
     def __init__(self) -> None:
         self._found: dict[Path, list[str]] = {}
+        self._hidden: list[Path] = []
         self._ours: list[Path] = []
 
     def add(self, paths: Iterable[Path]) -> None:
         for path in paths:
             self._found.setdefault(path.parent, []).append(path.name)
+
+    def add_hidden(self, path: Path) -> None:
+        self._hidden.append(path)
 
     def add_ours(self, path: Path) -> None:
         self._ours.append(path)
@@ -47,6 +51,9 @@ class Aside:
         if others := folders[LISTED:]:
             count = sum(len(set(names)) for _, names in others)
             notes.append(f"left out of {len(others):,} other folders: {count:,} files and folders")
+        if self._hidden:
+            count = len(set(self._hidden))
+            notes.append(f"left out, hidden or of the system: {count:,}, the first is {self._hidden[0]}")
         if self._ours:
             notes.append(f"left out, since unrolled wrote it: {listed(map(str, dict.fromkeys(self._ours)))}")
         return notes
@@ -77,7 +84,9 @@ def entries(folder: Path, aside: Aside) -> list[Path]:
         raise InputError(f"cannot read {folder}: {error.strerror}") from error
     kept = []
     for path, is_folder, is_file in found:
-        if path.name.startswith(".") or path.name.casefold() in SYSTEM or not (is_folder or is_file):
+        if path.name.startswith(".") or path.name.casefold() in SYSTEM:
+            aside.add_hidden(path)
+        elif not (is_folder or is_file):
             aside.add([path])
         elif is_folder and is_ours(path):
             aside.add_ours(path)

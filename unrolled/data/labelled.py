@@ -164,8 +164,17 @@ def _of_tables(
     splits: list[str] = []
     places: list[tuple[Path, list[int]]] = []
     tables = [read_table(f.path, encoding=encoding, columns=(text_column, label_column)) for f in files]
+    bare: dict[tuple[int, int], Path] = {}
     for table, found, by_name in zip(tables, files, named, strict=True):
         text, label = _columns(table, text_column, label_column, notes)
+        if table.header is None and {*bare, (text, label)} != {(text, label)}:
+            other = next(path for columns, path in bare.items() if columns != (text, label))
+            raise InputError(
+                f"{table.path} seems to have its columns in another order than {other}: choose --text-column and "
+                "--label-column"
+            )
+        if table.header is None:
+            bare[text, label] = table.path
         column = table.column(label)
         if "" in column:
             row = column.index("")

@@ -75,7 +75,7 @@ def _in_folder(folder: Path, part: str | None, encoding: str | None, aside: Asid
         notes.append(f"the folders of {folder} say what is for what: {listed(path.name for path in folders)}")
         pairs = zip(folders, parts, strict=True)
         return [found for path, of in pairs for found in _in_folder(path, of, encoding, aside, notes)]
-    if len(files) == 1:
+    if len(files) == 1 and part is None:
         raise InputError(f"the folder {folder} has one file, {files[0].name}: give a file or a folder for each class")
     return _file_classes(files, part, encoding)
 
@@ -90,7 +90,7 @@ def _file_classes(files: list[Path], part: str | None, encoding: str | None) -> 
             f"{listed(path.name for path in files)} in {files[0].parent} are named after parts of the data, not after "
             "classes: give tables with a column of labels, or folders of these names with a file a class"
         )
-    by_suffix = len({p.stem for p in files}) == 1
+    by_suffix = len(files) > 1 and len({p.stem for p in files}) == 1
     return [Found(p, p.suffix[1:] if by_suffix and p.suffix else p.stem, part=part) for p in files]
 
 
@@ -115,5 +115,5 @@ def _classes(folders: Sequence[Path], part: str | None, aside: Aside, notes: lis
         deeper += [path for path in files if path.parent != folder]
         found += [Found(path, folder.resolve().name, True, part) for path in files]
     if deeper:
-        notes.append(f"{len(deeper):,} texts lie in folders below the folder of their class, the first is {deeper[0]}")
+        notes.append(f"texts in folders below that of their class: {len(deeper):,}, the first is {deeper[0]}")
     return found

@@ -69,6 +69,7 @@ def divide(
     train = np.setdiff1d(train, val, assume_unique=True)
     of_each = "" if strata is None else " of each class"
     how = f"validation: {len(val):,} of {len(val) + len(train):,}, {fraction:.0%}{of_each}, drawn with seed {seed}"
+    how += f"; left out, for test: {len(test):,}" if len(test) else ""
     return Division(train, val, test, how)
 
 

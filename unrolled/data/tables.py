@@ -101,7 +101,7 @@ def header_notes(tables: Iterable[Table], names: str) -> list[str]:
     notes = []
     for header, some in same.items():
         more = f" (and of {len(some) - 1:,} more tables)" if len(some) > 1 else ""
-        shown = ", ".join(_short(some[0].rows[0] if header is None else header))
+        shown = " | ".join(_short(some[0].rows[0] if header is None else header))
         if header is None:
             notes.append(
                 f"{some[0].path} has no header, so its first row is an example{more}: {shown}; if it is a header, "
@@ -163,6 +163,8 @@ def read_table(
 def _header(rows: list[list[str]], asked: Sequence[str]) -> list[str] | None:
     """The first row's cells where it is a header; see the module's first lines."""
     first = [cell.strip() for cell in rows[0]]
+    if all(QUOTED.fullmatch(cell) for cell in first):  # over bare columns of a TSV
+        first = [cell[1:-1].replace('""', '"') for cell in first]
     for at, name in enumerate(cell.casefold() for cell in first):
         if name in asked:
             return first
