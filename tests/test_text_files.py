@@ -2,6 +2,8 @@
 
 import os
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.helpers import assert_one_sentence
+from tests.helpers import Listener, assert_one_sentence
 from tests.media_helpers import make
+from unrolled.app.predict import _texts
 from unrolled.data import corpus, text_files
 from unrolled.data.captioned import read_captions
 from unrolled.data.encodings import likely
@@ -19,6 +22,9 @@ from unrolled.data.pairs import read_pairs
 from unrolled.data.sources import TextSource
 from unrolled.data.text_files import lines_of, lines_of_standard_input, read_text, split_lines
 from unrolled.errors import InputError
+from unrolled.tasks.fitting import fit, resume
+from unrolled.tasks.options import LanguageModelOptions
+from unrolled.tasks.text_classifier import TextClassifier
 
 LINES = ["naïve film", "b\x85c\u2028d\x0be\x0cf\x1cg", "가나\ufeff다"]
 PLAIN = "\n".join(LINES) + "\n"
@@ -41,7 +47,7 @@ def test_every_reader_reads_the_same_text(tmp_path: Path, form: str, monkeypatch
         (tmp_path / name).write_bytes(FORMS[form])
     assert read_labelled([tmp_path / "pos", tmp_path / "neg"]).texts == LINES * 2
     assert read_pairs([tmp_path / "source", tmp_path / "target"]).sources == LINES
-    assert list(lines_of(tmp_path / "pos")) == LINES  # what `predict` reads
+    assert list(_texts((str(tmp_path / "pos"),), None)) == [LINES]  # what `predict` reads
     for size in (1, 2, 3, 5, 1 << 16):
         monkeypatch.setattr(text_files, "BLOCK", size)
         assert list(lines_of(tmp_path / "pos")) == LINES
@@ -173,3 +179,52 @@ def test_half_a_character_in_json_is_said_with_its_line(tmp_path: Path, name: st
     assert_one_sentence(str(raised.value).replace(str(tmp_path), ""))
     (tmp_path / name).write_text(re.sub(r"\\ud83d|\\uDE00", r"\\ud83d\\ude00", text))
     read([tmp_path / name])
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> TextClassifier:
+    folder = tmp_path_factory.mktemp("classifier")
+    make(folder, good="a good film\n" * 9, bad="a bad film\n" * 9)
+    return TextClassifier.fit(folder / "good", folder / "bad", steps=3, hidden=8, embedding=8, tokens="char", threads=1)
+
+
+def test_a_file_is_predicted_as_it_is_measured(
+    classifier: TextClassifier, tmp_path: Path, quick_cli: Callable[..., "subprocess.CompletedProcess[str]"]
+) -> None:
+    """With a mark, CR alone and white space around the texts: predictions are those of the plain texts."""
+    classifier.save(tmp_path / "model.safetensors")
+    texts = ["a good film", "a bad one", "good, bad\x85and good"]
+    expected = [(found.label, f"{found.probability:.4f}") for found in classifier.predict(texts)]
+    written = {"plain": "\n".join(texts), "odd": "\r".join(f" {text}\t" for text in texts) + "\r"}
+    for encoding in ("utf-8-sig", "utf-16"):
+        for name, text in written.items():
+            (tmp_path / name).write_bytes(text.encode(encoding))
+            done = quick_cli("predict", "model.safetensors", name, cwd=tmp_path)
+            assert done.returncode == 0, done.stderr
+            rows = [line.split("\t")[:2] for line in done.stdout.split("\n") if line]
+            assert [(label, probability) for label, probability in rows] == expected
+    (tmp_path / "latin").write_bytes("caf\xe9\n".encode("latin-1"))
+    for command, message in (
+        ("predict model.safetensors latin", "latin is not UTF-8 in line 1, .*--encoding latin-1"),
+        ("predict model.safetensors latin --encoding klingon", "unknown --encoding 'klingon'"),
+    ):
+        done = quick_cli(*command.split(), cwd=tmp_path)
+        assert done.returncode == 2 and re.search(message, done.stderr), done.stderr
+
+
+def test_half_a_character_in_a_text_of_python_is_said(classifier: TextClassifier, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not valid Unicode"):
+        classifier.predict(["fine", "cut \ud83d"])
+    (tmp_path / os.fsdecode(b"caf\xe9")).mkdir()
+    (tmp_path / os.fsdecode(b"caf\xe9") / "1").write_text("a text")
+    make(tmp_path, **{"tea/1": "a text"})
+    with pytest.raises(InputError, match="the name of .* has half a character"):
+        read_labelled([tmp_path / os.fsdecode(b"caf\xe9"), tmp_path / "tea"])
+
+
+def test_a_run_of_data_whose_name_is_not_utf8_goes_on(tmp_path: Path, tiny_text: Path) -> None:
+    name = tmp_path / os.fsdecode(b"caf\xe9.txt")
+    shutil.copy(tiny_text, name)
+    options = LanguageModelOptions(steps=4, hidden=8, batch=2, bptt=8, threads=1)
+    fit([name], options=options, out=tmp_path / "run", observer=Listener(2))
+    assert resume(tmp_path / "run").result.finished

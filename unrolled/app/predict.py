@@ -41,7 +41,7 @@ def predict(
     picture: Path | None = None,
     follow: bool = False,
     search: Annotated[SearchOptions | None, Parameter(name="*")] = None,
-    encoding: Annotated[str, Parameter(help="Of files and of standard input.")] = "utf-8",
+    encoding: Annotated[str | None, Parameter(help="Of files and of standard input. Default: utf-8.")] = None,
     device: DeviceFlag = None,
     json: JsonFlag = False,
 ) -> int:
@@ -91,7 +91,7 @@ def predict(
 
 
 def _predict_texts(
-    model: Path, loaded: Any, inputs: tuple[str, ...], search: SearchOptions | None, encoding: str, json: bool
+    model: Path, loaded: Any, inputs: tuple[str, ...], search: SearchOptions | None, encoding: str | None, json: bool
 ) -> int:
     if loaded.task not in LINES:
         raise InputError(f"{model} is a model for {loaded.task}, which predicts nothing of a text: see unrolled sample")
@@ -114,7 +114,7 @@ def _predict_texts(
     return 0
 
 
-def _texts(inputs: tuple[str, ...], encoding: str) -> Iterator[list[str]]:
+def _texts(inputs: tuple[str, ...], encoding: str | None) -> Iterator[list[str]]:
     """In groups: many lines of a file together, those of standard input each as it comes."""
     for given in inputs or ("-",):
         if given == "-":

@@ -76,8 +76,8 @@ def divide(
 def _too_few(count: int, labelled: bool) -> str:
     if labelled and count > 1:
         return (
-            f"no label occurs twice in the {count:,} examples for training, so none can be kept for validation: is "
-            "that the column of labels? If it is, give at least two of a label, or --val"
+            f"no label occurs twice in the {count:,} examples for training, so none can be kept for validation: choose "
+            "another column of labels, give at least two examples of a label, or --val"
         )
     return f"{count:,} examples are too few to keep some for validation: give more, or --val"
 
