@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from unrolled.data.examples import CONTENT, RULES, Skipped
+from unrolled.data.folders import leaving_out
 from unrolled.engines.native import build
 from unrolled.errors import InputError
 from unrolled.tasks.kinds import KINDS, Kind, PreparedTask
@@ -65,7 +66,8 @@ def fit(
         _compile(device, clock)
         start = load(start_from) if start_from is not None else None
         kind = _kind(options)
-        task = kind.prepare(paths, options, val=held_out, device=device, clock=clock, start=start)
+        with leaving_out(None if out is None else out.folder):
+            task = kind.prepare(paths, options, val=held_out, device=device, clock=clock, start=start)
         for note in [*task.notes, *advice(task)]:
             observer.report({"note": note})
         trainer = _trainer(task, clock, observer)
@@ -123,7 +125,10 @@ def resume(
             vocabulary=config["vocabulary"],
         )
     if not _same_data(task, config["sha256"]):
-        raise InputError(f"the data of {folder} has changed since its training began: put it back, or train again")
+        raise InputError(
+            f"the data of {folder} have changed since its training began, or this version reads them otherwise: put "
+            "them back, or train again"
+        )
     task.trained_on = config.get("trained_on") or task.trained_on
     for note in [*task.notes, *_other_decoders(task.decoders, config.get("decoders", task.decoders))]:
         observer.report({"note": note})

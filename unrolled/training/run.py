@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from unrolled.data.folders import RUN_KEYS
 from unrolled.errors import InputError, UnrolledError
 from unrolled.training import files
 
@@ -48,7 +49,9 @@ class Run:
 
     def describe(self, config: dict[str, Any]) -> None:
         """Write run.json."""
-        files.write(self.folder / "run.json", json.dumps(config, indent=1, ensure_ascii=False).encode())
+        text = json.dumps(config, indent=1, ensure_ascii=False)
+        # the bytes of a file's name need not be UTF-8: such a one becomes JSON's escape
+        files.write(self.folder / "run.json", text.encode(errors="backslashreplace"))
 
     @classmethod
     def open(cls, folder: Path) -> tuple["Run", dict[str, Any]]:
@@ -63,10 +66,7 @@ class Run:
             raise InputError(f"{folder} is not a run folder: it has no run.json") from None
         except (OSError, ValueError) as error:
             raise InputError(f"cannot read {folder / 'run.json'} ({error}): the run cannot be resumed") from error
-        if (
-            not isinstance(config, dict)
-            or not {"task", "data", "val", "sha256", "options", "vocabulary"} <= config.keys()
-        ):
+        if not isinstance(config, dict) or not config.keys() >= RUN_KEYS:
             raise InputError(f"{folder / 'run.json'} is damaged: the run cannot be resumed, but its model can be used")
         return cls(folder), config
 
