@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from unrolled.engines.native import build
 from unrolled.errors import InputError
 from unrolled.tasks.kinds import KINDS, Kind, PreparedTask
 from unrolled.tasks.models import load
+from unrolled.tasks.recipe import compile_kernels
 from unrolled.training import checkpoint
 from unrolled.training.loop import Result, Trainer
 from unrolled.training.observer import Observer
@@ -57,10 +57,10 @@ def fit(
         device = pick_device(options.device)
         if options.threads:
             torch.set_num_threads(options.threads)
-        _compile(device, clock)
         start = load(start_from) if start_from is not None else None
         kind = _kind(options)
         task = kind.prepare(paths, options, val=held_out, device=device, clock=clock, start=start)
+        compile_kernels(device, clock)
         for note in [*task.notes, *advice(task)]:
             observer.report({"note": note})
         trainer = _trainer(task, clock, observer)
@@ -93,7 +93,6 @@ def resume(folder: Path, *, clock: Clock | None = None, observer: Observer | Non
             f"use train --start-from {folder}"
         )
     device = pick_device(description["device"])
-    _compile(device, clock)
     kind = KINDS[config["task"]]
     options = kind.options(**{**config["options"], "engine": description["engine"]})
     torch.set_num_threads(description["threads"])
@@ -107,6 +106,7 @@ def resume(folder: Path, *, clock: Clock | None = None, observer: Observer | Non
     )
     if task.sha256 != config["sha256"]:
         raise InputError(f"the text of {folder} has changed since its training began: put it back, or train again")
+    compile_kernels(device, clock)
     trainer = _trainer(task, clock, observer)
     trainer.run = run
     trainer.restore(tensors, description)
@@ -126,13 +126,6 @@ def pick_device(name: str | None) -> torch.device:
         reason = str(error).splitlines()[0]
         raise InputError(f"the device {name} cannot be used ({reason}): choose --device cpu") from error
     return device
-
-
-def _compile(device: torch.device, clock: Clock) -> None:
-    """The kernels for this machine, where they are not there yet. Once a machine: `--seconds` does not count it."""
-    if device.type == "cpu":
-        with clock.paused():
-            build.unavailable()
 
 
 def _kind(options: TrainingOptions) -> Kind:
