@@ -59,8 +59,8 @@ def choose(options: LanguageModelOptions, budget: Budget) -> tuple[LanguageModel
         dropout=dropout(passes) if options.dropout is None else options.dropout,
     )
     why = (
-        f"chosen for {max(0.0, budget.seconds):.0f} s of training at {budget.flops / 1e9:.0f} GFLOP/s on {budget.tokens:,} "
-        f"tokens: "
+        f"chosen for {max(0.0, budget.seconds):.0f} s of training at {budget.flops / 1e9:.0f} GFLOP/s on "
+        f"{budget.tokens:,} tokens: "
         f"{cell} {layers} × {hidden} (the width grows with the fourth root of the operations), "
         f"batch {chosen.batch}, chunks of {chosen.bptt}, "
         f"dropout {chosen.dropout:g} (about {passes:.1f} passes over the text)"
