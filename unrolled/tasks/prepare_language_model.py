@@ -71,6 +71,7 @@ def _choose(
     """What is left open, for the time that is left."""
     options = replace(options, seconds=options.seconds or DEFAULT_SECONDS)
     assert options.seconds
+    recipe.compile_kernels(device, clock)
     flops = recipe.measure_flops(device, options.engine)
     left = (1 - RESERVE) * options.seconds - clock.elapsed()
     budget = recipe.Budget(left, flops, prepared.splits["train"].predictions, prepared.tokenizer.size)
