@@ -133,9 +133,8 @@ def test_the_beginning_of_a_very_long_text_is_trained_on(tmp_path: Path) -> None
     assert sum(rows for _, rows in sizes) == 82 and max(t for t, _ in sizes) == LONGEST
     assert all(t * rows <= USUAL * 16 for t, rows in sizes)
     plain = usual.batches("train")  # texts of usual length: batches have all their rows
-    assert [next(plain).inputs.shape[1] for _ in range(5)] == [16] * 5 and not any(
-        "tokens" in note for note in usual.notes
-    )
+    assert [next(plain).inputs.shape[1] for _ in range(5)] == [16] * 5
+    assert not any("tokens" in note for note in usual.notes)
 
 
 def test_empty_and_long_texts_are_labelled_and_measured(quick_cli: Cli, place: Path) -> None:

@@ -100,8 +100,8 @@ def resume(folder: Path, *, clock: Clock | None = None, observer: Observer | Non
     )
     if task.sha256 != config["sha256"]:
         raise InputError(
-            f"the data of {folder} have changed since its training began, or this version reads them otherwise: put "
-            "them back, or train again"
+            f"the text of {folder} has changed since its training began, or this version reads it otherwise: put it "
+            "back, or train again"
         )
     trainer = _trainer(task, clock, observer)
     trainer.run = run
