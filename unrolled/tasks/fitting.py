@@ -125,8 +125,8 @@ def resume(
         )
     if not _same_data(task, config["sha256"]):
         raise InputError(
-            f"the data of {folder} have changed since its training began, or this version reads them otherwise: put "
-            "them back, or train again"
+            f"the text of {folder} has changed since its training began, or this version reads it otherwise: put it "
+            "back, or train again"
         )
     compile_kernels(device, clock)
     task.trained_on = config.get("trained_on") or task.trained_on
