@@ -237,8 +237,8 @@ def test_full_backpropagation_through_time_takes_whole_documents(tmp_path: Path)
 def test_full_backpropagation_through_time_is_refused_where_it_does_not_fit(
     text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unrolled.tasks.prepare_language_model._free_memory", lambda: 10**7)
-    with pytest.raises(InputError, match=r"--bptt full over 2,7\d\d timesteps of 4 rows needs about .* GiB"):
+    monkeypatch.setattr("unrolled.training.memory.free", lambda device: 10**7)
+    with pytest.raises(InputError, match=r"--bptt is full: such a training needs about 0\.\d GiB .* such as 64"):
         fit(text, steps=3, bptt="full", hidden=256)
 
 

@@ -98,18 +98,29 @@ def _measured(metrics: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _classes(report: Sequence[dict[str, Any]], confusion: Sequence[Sequence[int]]) -> list[str]:
-    """Two tables, with the names of the classes as they are."""
+SHOWN = 40
+"""Classes up to which a page shows who is taken for whom."""
+
+
+def _classes(report: Sequence[dict[str, Any]], confusion: Sequence[Sequence[int]] | None) -> list[str]:
+    """Two tables, with the names of the classes as they are; one where there are too many classes for the other."""
     names = [" ".join(row["label"].split()) for row in report]
     width = max(8, *map(cell_len, names))
     widths = [max(10, cell_len(name) + 2) for name in names]
-    return [
+    each = [
         "",
         f"{'class':{width}}  precision  recall      f1   count",
         *(
             f"{left(name, width)}  {r['precision']:9.4f}  {r['recall']:6.4f}  {r['f1']:6.4f}  {r['count']:6,}"
             for name, r in zip(names, report, strict=True)
         ),
+    ]
+    if confusion is None:  # the notes say so
+        return each
+    if len(names) > SHOWN:
+        return [*each, "", f"who is taken for whom, of {len(names):,} classes, is too wide for a page: see --json"]
+    return [
+        *each,
         "",
         "confusion (rows: the truth, columns: predicted)",
         " " * width + "".join(" " * (w - cell_len(name)) + name for name, w in zip(names, widths, strict=True)),

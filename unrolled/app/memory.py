@@ -43,7 +43,7 @@ def memory(
     """
     from unrolled.app.signals import Signals
 
-    _check(out, overwrite)
+    _check(out, overwrite, files)
     with Signals() as signals:
         try:
             found = _measure(files, seconds, seed, out)
@@ -58,12 +58,16 @@ def memory(
     return 0
 
 
-def _check(out: Path, overwrite: bool) -> None:
+def _check(out: Path, overwrite: bool, reads: tuple[Path, ...]) -> None:
     """Before anything is trained, so that nothing is trained in vain."""
+    from unrolled.training.files import check_apart
+
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is not a folder: choose another --out")
     if (out / "memory.json").exists() and not overwrite:
         raise InputError(f"{out} holds a measurement already: choose another --out, or add --overwrite to replace it")
+    for name in ("memory.png", "memory.json"):
+        check_apart(out / name, reads)
 
 
 def _measure(files: tuple[Path, ...], seconds: float, seed: int, out: Path) -> dict[str, Any]:

@@ -26,6 +26,8 @@ from unrolled.tasks.options import SearchOptions
 
 GROUP = 1024
 """Lines of a file that are predicted together, those of similar length side by side."""
+KEPT = 1 << 20
+"""Probabilities that are kept at a time."""
 LINES: dict[str, Callable[[str, Any], str]] = {
     "classify-text": lambda text, found: f"{found.label}\t{found.probability:.4f}\t{text}",
     "translate": lambda text, found: " ".join(found.text.splitlines()),
@@ -107,7 +109,9 @@ def _predict_texts(
     _check(inputs, encoding)
     how = {**how, "aligned": json} if loaded.task == "translate" else how
     rows: list[dict[str, Any]] = []
-    for texts in _texts(inputs, encoding, skips):
+    # of each text the probabilities of all labels are kept
+    group = max(1, min(GROUP, KEPT // max(1, len(getattr(loaded, "labels", ())))))
+    for texts in _texts(inputs, encoding, group, skips):
         for text, found in zip(texts, loaded.predict(texts, **how), strict=True):
             if json:
                 rows.append({"text" if loaded.task == "classify-text" else "source": text, **found._asdict()})
@@ -128,7 +132,7 @@ def _check(inputs: tuple[str, ...], encoding: str | None) -> None:
             refuse_a_name(given, f"give it on standard input: echo {shlex.quote(given)} | unrolled predict MODEL")
 
 
-def _texts(inputs: tuple[str, ...], encoding: str | None, skips: Skips) -> Iterator[list[str]]:
+def _texts(inputs: tuple[str, ...], encoding: str | None, size: int, skips: Skips) -> Iterator[list[str]]:
     """In groups: many lines of a file together, those of standard input each as it comes."""
     for given in inputs or ("-",):
         if given == "-":
@@ -137,7 +141,7 @@ def _texts(inputs: tuple[str, ...], encoding: str | None, skips: Skips) -> Itera
             with skips.reading(given):
                 _read_through(Path(given), encoding)
                 lines = lines_of(Path(given), encoding)
-                while group := list(itertools.islice(lines, GROUP)):
+                while group := list(itertools.islice(lines, size)):
                     yield group
         else:
             yield [given]

@@ -26,10 +26,13 @@ def predict_clips(
         how = {**how, "aligned": json or picture is not None}
     if picture is not None:
         from unrolled.inspection import pictures
+        from unrolled.training import files
 
         pictures.check(picture)
         if len(inputs) != 1 or inputs[0] == "-":
             raise InputError("--picture draws one clip: name one")
+        read = Path(inputs[0])
+        files.check_apart(picture, read.iterdir() if read.is_dir() else [read])
     from unrolled.data import containers
     from unrolled.data import pictures as stills
 

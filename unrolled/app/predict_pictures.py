@@ -53,10 +53,12 @@ def _drawn(
     from unrolled.data.pictures import read_picture
     from unrolled.inspection import pictures
     from unrolled.inspection.caption_pictures import attention
+    from unrolled.training import files
 
     pictures.check(out)
     if len(inputs) != 1 or inputs[0] == "-":
         raise InputError("--picture draws one picture: name one")
+    files.check_apart(out, inputs)
     if model.options.image != "attention":
         raise InputError(f"{name} has no attention, so there is nothing to draw: train one with --image attention")
     rows = []

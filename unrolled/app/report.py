@@ -57,16 +57,19 @@ def report(
     """
     from unrolled.tasks.fitting import pick_device
     from unrolled.tasks.models import load
+    from unrolled.training import files
 
     as_page = _is_page(out, overwrite)
     count = pictures if pictures is not None else PAGE if as_page else SHEET
     if count < 1:
         raise InputError(f"--pictures is {count}: it must be at least 1")
+    files.check_apart(out, data)
     say_what_takes_long()
     loaded = load(model, pick_device(device))
     if loaded.task not in ("caption-image", "caption-video"):
         raise InputError(f"{model} is a model for {loaded.task}, and a report is on captions: name a captioner")
     part, metrics = loaded.measured(*data, split=split, beam=beam, encoding=encoding, bad_files=bad_files)
+    files.check_apart(out, [*part.places.files, *part.paths])
     say(metrics["notes"])
     chosen = part.take(_evenly(len(part), count))
     (_page if as_page else _sheet)(loaded, model, chosen, metrics, out)

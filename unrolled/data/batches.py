@@ -5,13 +5,14 @@ and shuffles those (as fairseq and JoeyNMT do). An example is in exactly one bat
 pass to pass, and pass X"""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from unrolled.data.contents import check
 from unrolled.data.frames import Frames
 from unrolled.data.streams import IGNORED
 
@@ -162,6 +163,10 @@ class Limit:
     rows: int
     tokens: int | None = None
 
+    def shared(self, copies: int) -> "Limit":
+        """The same for batches whose rows become `copies` rows each: at most as many rows as ten copies make."""
+        return replace(self, rows=max(1, min(self.rows, 10 * self.rows // copies)))
+
     def cut(self, longest: np.ndarray) -> np.ndarray:
         """Where batches begin, in examples of these lengths (N,), which are about sorted; and N at the end."""
         if self.tokens is None:
@@ -201,6 +206,12 @@ class BucketStream(Iterator[ExampleBatch]):
         """Of the present pass; where tokens limit them, passes may differ a little."""
         return len(self._plan.edges)
 
+    def largest(self) -> tuple[int, ...]:
+        """Timesteps times rows of a batch, at most: of inputs and, where there are such, of target sequences."""
+        rows, longest = min(self.limit.rows, len(self.examples)), self.examples.sizes().max(0).tolist()
+        most = self.limit.tokens
+        return tuple(rows * length if most is None else min(rows * length, max(most, length)) for length in longest)
+
     def __next__(self) -> ExampleBatch:
         if self._batch == len(self._plan.edges):
             self._pass, self._batch = self._pass + 1, 0
@@ -235,8 +246,11 @@ class BucketStream(Iterator[ExampleBatch]):
 
     def seek(self, cursor: dict[str, Any]) -> None:
         """Go on from a cursor of a stream over the same examples with the same limit and seed."""
+        check(cursor, dict[str, int], "the place in the data")
         self._pass, self._batch = cursor["pass"], cursor["batch"]
         self._plan = self._make_plan(self._pass)
+        if not 0 <= self._batch <= len(self._plan.edges):
+            raise ValueError(f"a pass has {len(self._plan.edges)} batches, and not {self._batch}")
 
 
 def _sorted(rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:

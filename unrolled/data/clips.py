@@ -21,6 +21,7 @@ not overlap. A path may be a file or a folder of pictures; where it may lie, `me
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -31,7 +32,7 @@ import numpy as np
 from unrolled.data.columns import END, FRAME, LABEL, START
 from unrolled.data.examples import BadFiles, Places, Skipped, check_paths, picked
 from unrolled.data.folders import UNLABELLED, Aside, divided, entries
-from unrolled.data.labelled import Classes
+from unrolled.data.labelled import MANY, Classes
 from unrolled.data.media_files import (
     Row,
     groups_of_rows,
@@ -132,6 +133,13 @@ class Segmented:
         if len(found) < 2:
             raise InputError(
                 f"all frames of {self.places.name} have the label {min(found)!r}: give at least two labels"
+            )
+        named = [label for clip in self.segments for _, _, label in clip]
+        once = sum(count == 1 for count in Counter(named).values())
+        if len(named) >= MANY and 2 * once > len(named):
+            raise InputError(
+                f"{self.places.name} has {len(set(named)):,} labels for {len(named):,} segments: that looks like a "
+                "number or a name of each, and not like classes; give labels that repeat"
             )
         return Classes(sorted(found))
 

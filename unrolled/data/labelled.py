@@ -17,14 +17,15 @@ what lies beside folders of classes or of parts, and what `folders.py` says.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from unrolled.data.columns import LABEL, TEXT
+from unrolled.data.contents import check
 from unrolled.data.examples import BadFiles, Places, Skipped, check_paths, picked, splits_of
 from unrolled.data.layouts import Found, find_texts
 from unrolled.data.splits import part_at_the_end
@@ -46,6 +47,8 @@ class Labelled:
     """What people should know: choices made, and what was left out."""
     skipped: list[Skipped] = field(default_factory=list)
     """Files that could not be read, where these are left out"""
+    column: str = ""
+    """Of a table: which one the labels are in, for messages"""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -54,13 +57,41 @@ class Labelled:
         """The examples with these numbers."""
         splits = picked(self.splits, rows)
         texts, labels = ([values[n] for n in rows] for values in (self.texts, self.labels))
-        return Labelled(texts, labels, self.places.take(rows), splits, self.notes, self.skipped)
+        return Labelled(texts, labels, self.places.take(rows), splits, self.notes, self.skipped, self.column)
 
     def keys(self) -> list[tuple[str, str]]:
         return list(zip(self.texts, self.labels, strict=True))
 
     def columns(self) -> tuple[list[str], ...]:
         return self.texts, self.labels
+
+
+MANY = 20
+"""So many labels can be looked at for what they are."""
+
+
+def told_apart(examples: "HasLabels", what: str = "texts") -> list[str]:
+    """The labels of examples. Raises `InputError` where most occur once: names or numbers of the examples, which no
+    network can learn. what: the examples are."""
+    counts = Counter(examples.labels)
+    once = [label for label, count in counts.items() if count == 1]
+    if len(examples) >= MANY and 2 * len(once) > len(examples):
+        column = getattr(examples, "column", "") or "what is taken for the labels"
+        advice = "choose another with --label-column" if hasattr(examples, "column") else "give labels that repeat"
+        raise InputError(
+            f"{column} of {examples.places.name} has {len(counts):,} labels for {len(examples):,} {what}, such as "
+            f"{once[0][:40]!r} and {once[1][:40]!r}: that looks like a number or a name of each, and not like classes; "
+            + advice
+        )
+    return examples.labels
+
+
+def named(labels: Any) -> list[str]:
+    """The labels that a model file keeps; raises `InputError` where they are none."""
+    check(labels, list[str], "the list of its labels")
+    if len(set(labels)) < max(2, len(labels)):
+        raise InputError("the list of its labels has fewer than two, or one of them twice")
+    return list(labels)
 
 
 class HasLabels(Protocol):
@@ -91,7 +122,7 @@ class Classes:
     @classmethod
     def of(cls, training: "HasLabels", what: str = "texts") -> "Classes":
         """what: the examples are. Raises `InputError` where there is nothing to tell apart."""
-        classes = cls(training.labels)
+        classes = cls(told_apart(training, what))
         if len(classes.names) < 2:
             raise InputError(
                 f"all {len(training):,} training {what} of {training.places.name} have the label "
@@ -213,7 +244,8 @@ def _of_tables(
         raise InputError(
             f"some of the {len(files)} tables have a split column and some have none: give all of them one"
         )
-    return Labelled(texts, labels, Places.join(places), splits or None, notes)
+    name = f" '{table.header[label]}'" if table.header is not None else ""
+    return Labelled(texts, labels, Places.join(places), splits or None, notes, column=f"column {label + 1}{name}")
 
 
 def _columns(table: Table, text: str | None, label: str | None, notes: list[str]) -> tuple[int, int]:
@@ -256,4 +288,4 @@ def _without_empty(found: Labelled) -> Labelled:
     first = found.places.say(found.texts.index(""))
     note = f"left out {len(found) - len(kept):,} empty texts, the first of them in {first}"
     shorter = found.take(kept)
-    return Labelled(shorter.texts, shorter.labels, shorter.places, shorter.splits, [*found.notes, note], found.skipped)
+    return replace(shorter, notes=[*found.notes, note])

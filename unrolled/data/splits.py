@@ -65,10 +65,15 @@ def divide(
         sizes = f"{len(train):,} for training, {len(val):,} for validation, {len(test):,} for test"
         return Division(train, val, test, f"split as the data say: {sizes}{_straddling(groups, part)}")
     if groups is not None:
-        return _drawn(train, test, np.array(groups), None if strata is None else np.array(strata), fraction, seed)
+        return _drawn(train, test, groups, strata, fraction, seed)
     random = np.random.Generator(np.random.PCG64(seed))
-    strata_rows = [train] if strata is None else _rows_of_each(train, np.array(strata))
+    strata_rows = [train] if strata is None else _rows_of_each(train, _numbered(strata)[0][train])
     val = np.sort(np.concatenate([_draw(group, fraction, random) for group in strata_rows]))
+    if len(val) == 0 and strata is not None and len(train) > 1:
+        raise InputError(
+            f"no label of the {len(train):,} examples occurs twice, so none can be kept for validation: give more "
+            "examples of each, or --val"
+        )
     if len(val) == 0:
         raise InputError(_too_few(len(train), strata is not None))
     train = np.setdiff1d(train, val, assume_unique=True)
@@ -106,27 +111,34 @@ def _named(train: np.ndarray, test: np.ndarray, groups: Sequence[str] | None, ch
 def _drawn(
     train: np.ndarray,
     test: np.ndarray,
-    groups: np.ndarray,
-    strata: np.ndarray | None,
+    groups: Sequence[str],
+    strata: Sequence[str] | None,
     fraction: float,
     seed: int,
 ) -> Division:
     """Whole groups, at random, are for validation."""
     random = np.random.Generator(np.random.PCG64(seed))
-    names, inside = groups[train], np.zeros(len(train), dtype=bool)
-    for name in random.permutation(np.unique(names)):
+    numbers, names = _numbered([groups[row] for row in train])
+    labels = np.zeros(len(train), dtype=np.int64) if strata is None else _numbered(strata)[0][train]
+    left, inside = np.bincount(labels), np.zeros(len(train), dtype=bool)
+    rows_of = _rows_of_each(np.arange(len(train)), numbers)
+    for group in random.permutation(len(names)):
         if inside.sum() >= fraction * len(train):
             break
-        with_it = inside | (names == name)
-        every_label = strata is None or set(strata[train][~with_it]) == set(strata[train])
-        if every_label and 2 * with_it.sum() <= len(train):
-            inside = with_it
+        rows = rows_of[group]
+        labels_of, counts = np.unique(labels[rows], return_counts=True)
+        every_label = strata is None or bool((left[labels_of] > counts).all())
+        if every_label and 2 * (len(train) - left.sum() + len(rows)) <= len(train):
+            inside[rows] = True
+            left[labels_of] -= counts
     if not inside.any():
         raise InputError(
-            f"the {len(np.unique(names)):,} groups cannot be divided so that training has half of the examples and "
+            f"the {len(names):,} groups cannot be divided so that training has half of the examples and "
             "every label: give more groups, or --val"
         )
-    return Division(train[~inside], train[inside], test, _told(names, inside, f"drawn with seed {seed}"))
+    return Division(
+        train[~inside], train[inside], test, _told(np.array(names)[numbers], inside, f"drawn with seed {seed}")
+    )
 
 
 def _straddling(groups: Sequence[str] | None, part: np.ndarray) -> str:
@@ -142,9 +154,18 @@ def _told(names: np.ndarray, inside: np.ndarray, how: str) -> str:
     return f"validation: {inside.sum():,} of {len(names):,}, {of}, {how}"
 
 
-def _rows_of_each(rows: np.ndarray, strata: np.ndarray) -> list[np.ndarray]:
-    labels = strata[rows]
-    return [rows[labels == label] for label in np.unique(labels)]
+def _numbered(words: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """The number of each among the different ones, and these in order."""
+    names = sorted(set(words))
+    number = {name: n for n, name in enumerate(names)}
+    return np.fromiter(map(number.__getitem__, words), dtype=np.int64, count=len(words)), names
+
+
+def _rows_of_each(rows: np.ndarray, numbers: np.ndarray) -> list[np.ndarray]:
+    """The rows of each number, in the order of numbers and rows; numbers: of each row."""
+    order = np.argsort(numbers, kind="stable")
+    found = np.split(rows[order], np.flatnonzero(np.diff(numbers[order])) + 1)
+    return found if len(rows) else []
 
 
 def _draw(rows: np.ndarray, fraction: float, random: np.random.Generator) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unrolled.data.contents import check
 from unrolled.data.corpus import Tokens
 
 IGNORED = -100
@@ -66,6 +67,10 @@ class LaneStream(Iterator[Batch]):
         documents = np.diff(np.append(self._documents, self._end[-1]))
         return min(lane, int(documents.max()))
 
+    def largest(self) -> tuple[int]:
+        """Timesteps times rows of a batch, padding included."""
+        return (self.longest * self.lanes,)
+
     def __next__(self) -> Batch:
         at = self._at
         if (at >= self._end).all():
@@ -105,5 +110,10 @@ class LaneStream(Iterator[Batch]):
 
     def seek(self, cursor: dict[str, Any]) -> None:
         """Go on from a cursor of a stream over the same text."""
-        self._at = np.array(cursor["at"], dtype=np.int64)
-        self._carry = np.array(cursor["carry"], dtype=bool)
+        check(cursor["at"], list[int], "the place in the text")
+        check(cursor["carry"], list[bool], "the place in the text")
+        at, carry = np.array(cursor["at"], dtype=np.int64), np.array(cursor["carry"], dtype=bool)
+        fits = at.shape == carry.shape == self._first.shape
+        if not fits or (at < self._first).any() or (at > self._end).any():
+            raise ValueError("the place in the text is none of this text")
+        self._at, self._carry = at, carry

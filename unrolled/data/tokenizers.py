@@ -7,10 +7,11 @@ stop in the middle of a character): `TextDecoder` turns such places into U+FFFD,
 """
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, NotRequired, Protocol, TypedDict
 
 import numpy as np
 
+from unrolled.data.contents import check
 from unrolled.errors import InputError
 
 CODE_POINTS = 0x110000
@@ -219,12 +220,42 @@ def train(
     raise InputError(f"unknown tokens {kind!r}: choose {', '.join(KINDS[:-1])} or {KINDS[-1]}")
 
 
+class Characters(TypedDict):
+    characters: str
+
+
+class Words(TypedDict):
+    words: list[str]
+    unknown_lengths: list[float]
+    lower: bool
+
+
+class Merged(TypedDict):
+    tokens: list[str]
+    merges: list[list[int]]
+    trained: int
+    longest: NotRequired[int]
+
+
+KEPT = {"char": Characters, "word": Words, "bpe": Merged}
+"""What `to_json` says of each kind."""
+
+
+def notes(*learnt: Tokenizer) -> list[str]:
+    """What people should know of how these tokenisers were trained."""
+    return list(dict.fromkeys(note for one in learnt if (note := getattr(one, "note", None))))
+
+
 def from_json(description: dict[str, Any]) -> Tokenizer:
-    """The tokeniser that `to_json` described."""
+    """The tokeniser that `to_json` described; raises `InputError` where it makes no sense."""
     from unrolled.data.bpe_tokenizer import BpeTokenizer  # both build on this module
     from unrolled.data.word_tokenizer import WordTokenizer
 
+    check(description, dict[str, Any], "its tokeniser")
     kind = description.get("kind")
+    check(kind, str, "the kind of its tokeniser")
+    if kind in KEPT:
+        check(description, KEPT[kind], "its tokeniser")
     if kind == "char":
         return CharTokenizer(description["characters"])
     if kind == "byte":
@@ -232,7 +263,8 @@ def from_json(description: dict[str, Any]) -> Tokenizer:
     if kind == "word":
         return WordTokenizer(description["words"], description["unknown_lengths"], description["lower"])
     if kind == "bpe":
-        return BpeTokenizer(description["tokens"], description["merges"], description["trained"])
+        longest = description.get("longest")  # tokenisers of version 0.1.0 have none
+        return BpeTokenizer(description["tokens"], description["merges"], description["trained"], longest)
     raise InputError(f"unknown tokeniser {kind!r}: this model needs a newer unrolled")
 
 

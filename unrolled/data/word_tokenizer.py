@@ -42,6 +42,8 @@ class WordTokenizer:
     def __init__(self, words: Sequence[str], unknown_lengths: Sequence[float], lower: bool = False) -> None:
         """words: the known ones, in the order of their tokens. unknown_lengths: how many characters an unknown word
         stands for, without and with a space before it."""
+        if len(set(words)) < len(words) or "" in words or len(unknown_lengths) != 2:
+            raise InputError("the words of a tokeniser are not those of a training")
         self.words, self.lower, self.unknown_lengths = list(words), lower, tuple(unknown_lengths)
         self.trained = len(self.words)
         self.size = self.trained + 2

@@ -103,6 +103,7 @@ class FrameEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.dropout = dropout
+        self.sees = (channels, height, width)
         stages = 1
         while min(_halved(height, stages), _halved(width, stages)) >= 2 * SMALLEST - 1:
             stages += 1
@@ -132,6 +133,7 @@ class PictureEncoder(nn.Module):
     def __init__(self, side: int, widths: tuple[int, ...]) -> None:
         super().__init__()
         self.side = side
+        self.sees = (3, side, side)
         stages = 1
         while _halved(side, stages) > GRID:
             stages += 1
@@ -165,6 +167,18 @@ class PictureEncoder(nn.Module):
     def place(self, height: int, width: int) -> tuple[float, float, float, float]:
         """Which part of a picture the network sees, in pixels of the picture: left, top, right, bottom. All of it."""
         return 0.0, 0.0, float(width), float(height)
+
+
+def numbers_a_frame(network: nn.Module) -> int:
+    """How many numbers of a frame the convolutions in a network keep for their backward, in float32's size."""
+    count = 0
+    for module in network.modules():
+        if isinstance(module, FrameEncoder | PictureEncoder):
+            x = torch.empty(2, *module.sees, device="meta")
+            for layer in module.convolutions:
+                x = layer.to("meta")(x)
+                count += x[0].numel()
+    return count // 2  # half of the bytes, where they are in bfloat16
 
 
 def _layer(channels: int, out: int, kernel: int, stride: int) -> list[nn.Module]:

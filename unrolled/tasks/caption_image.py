@@ -5,6 +5,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -184,13 +185,18 @@ class ImageCaptionTask(CaptionTask):
         if self.options.backbone is None:
             return Network(self.words, encoder_of(self.options), self.options)
         network = Network(self.words, self.eye, self.options)
-        pictures = self.pairs["train"].sources
-        assert isinstance(pictures, Frames)
-        stored = np.unique(pictures.rows)
-        mean, deviation = moments(pictures.array, [slice(*pictures.offsets[s : s + 2]) for s in stored.tolist()])
+        mean, deviation = self._moments
         network.mean.copy_(torch.from_numpy(mean))
         network.deviation.copy_(torch.from_numpy(deviation))
         return network
+
+    @cached_property
+    def _moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and deviation of what the backbone says of the training pictures."""
+        pictures = self.pairs["train"].sources
+        assert isinstance(pictures, Frames)
+        stored = np.unique(pictures.rows)
+        return moments(pictures.array, [slice(*pictures.offsets[s : s + 2]) for s in stored.tolist()])
 
     def public(self, model: nn.Module) -> "ImageCaptioner":
         from unrolled.tasks.image_captioner import ImageCaptioner  # the other way round at import

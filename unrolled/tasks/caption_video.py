@@ -265,4 +265,4 @@ def description(words: Words, shape: Shape) -> dict[str, Any]:
 
 def described(vocabulary: dict[str, Any]) -> tuple[Words, Shape]:
     """The other way round."""
-    return Words.from_json(vocabulary["words"]), Shape(**vocabulary["shape"])
+    return Words.from_json(vocabulary["words"]), Shape.from_json(vocabulary["shape"])

@@ -25,12 +25,14 @@ from unrolled.data.batches import (
     Several,
     shifted,
 )
+from unrolled.data.contents import check
 from unrolled.data.examples import Skipped
 from unrolled.data.frames import Frames
 from unrolled.data.streams import IGNORED
 from unrolled.data.tokenizers import decode
 from unrolled.data.vocabulary import BEGIN, PADDING, SPECIALS, Vocabulary
 from unrolled.decoding.search import Hypothesis
+from unrolled.errors import InputError
 from unrolled.metrics import captions
 from unrolled.metrics.text import measured_by_characters
 from unrolled.nn import Recurrent
@@ -91,6 +93,9 @@ class Words:
 
     @classmethod
     def from_json(cls, description: dict[str, Any]) -> "Words":
+        check(description.get("longest"), int, "the length of its captions")
+        if description["longest"] < 1:
+            raise InputError(f"its captions have at most {description['longest']} tokens, which says nothing")
         return cls(Vocabulary.from_json(description), description["longest"])
 
 

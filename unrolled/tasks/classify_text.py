@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrolled.cells import CELLS, Inputs, State
-from unrolled.data.batches import BucketStream, ExampleBatch, Examples, Limit, Sequences, in_order_of_length
+from unrolled.data.batches import BucketStream, ExampleBatch, Examples, Limit, Sequences
 from unrolled.data.examples import Skipped
 from unrolled.data.tokenizers import SPACED, Tokenizer
 from unrolled.engines import said
@@ -21,6 +21,7 @@ from unrolled.metrics import classification
 from unrolled.nn import Recurrent
 from unrolled.nn.dropout import embedding_dropout
 from unrolled.nn.frequencies import begin_at_frequencies
+from unrolled.tasks.classified import outcomes
 from unrolled.tasks.options import TextClassifierOptions
 from unrolled.topologies import ManyToOne
 from unrolled.training.task import Evaluation
@@ -59,6 +60,8 @@ def resolve(options: TextClassifierOptions) -> TextClassifierOptions:
 
 class Network(nn.Module):
     """Tokens of a text to the scores of its classes. Takes resolved options."""
+
+    read_at_once = Limit(EVALUATED, TOKENS)
 
     def __init__(
         self, vocabulary: int, classes: int, options: TextClassifierOptions, weights: Tensor | None = None
@@ -102,6 +105,10 @@ class Network(nn.Module):
             # the same units at every timestep: the text cannot give away what was dropped (Gal & Ghahramani 2016)
             x = x * F.dropout(x.new_ones(1, *x.shape[1:]), self.options.dropout)
         return self.topology(Inputs(x), batch.lengths)
+
+    def probabilities(self, batch: ExampleBatch) -> Tensor:
+        """(B, classes) float64"""
+        return torch.softmax(self.scores(batch).double(), -1)
 
     def engine_name(self) -> str:
         """The engine that runs the recurrent layers."""
@@ -159,8 +166,8 @@ class TextClassifierTask:
         self, model: nn.Module, split: str, limit: int | None = None, *, write: int | None = None
     ) -> Evaluation:
         assert isinstance(model, Network)
-        rows, probabilities = predict(model, self.splits[split], self.device, limit)
-        return Evaluation(measure(self._numbers(split)[rows], probabilities), len(rows))
+        rows, found = outcomes(model, self.splits[split], self.device, limit)
+        return Evaluation(measure(self._numbers(split)[rows], found, len(self.labels)), len(rows))
 
     def _numbers(self, split: str) -> np.ndarray:
         """(N,) the classes."""
@@ -208,24 +215,7 @@ def plain(texts: Iterable[str], kind: str, lower: bool) -> Iterator[str]:
     return (front + (text.lower() if lower else text) if text else "" for text in texts)
 
 
-@torch.no_grad()
-def predict(
-    network: Network, examples: Examples, device: torch.device, most: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Which examples (N,), ascending, and the probabilities (N, classes) of each; `most`: of so many at most."""
-    was_training = network.training
-    network.eval()
-    rows, found = [], []
-    for batch in in_order_of_length(examples, Limit(EVALUATED, TOKENS), most):
-        rows.append(batch.rows.numpy())
-        found.append(torch.softmax(network.scores(batch.to(device)).double(), -1).cpu().numpy())
-    network.train(was_training)
-    order = np.argsort(np.concatenate(rows))
-    return np.concatenate(rows)[order], np.concatenate(found)[order]
-
-
-def measure(true: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+def measure(true: np.ndarray, found: classification.Outcomes, classes: int) -> dict[str, float]:
     """accuracy, macro-F1, and the loss in nats."""
-    counts = classification.confusion(true, probabilities.argmax(-1), probabilities.shape[1])
-    nats = -np.log(np.maximum(probabilities[np.arange(len(true)), true], 1e-30))
-    return {**classification.scores(counts), "val_loss": float(nats.mean())}
+    counts = classification.Tally.of(true, found.predicted, classes)
+    return {**classification.scores(counts), "val_loss": found.loss()}

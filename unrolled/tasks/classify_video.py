@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrolled.cells import Inputs, State
-from unrolled.data.batches import BucketStream, ExampleBatch, Examples, Limit, in_order_of_length
+from unrolled.data.batches import BucketStream, ExampleBatch, Examples, Limit
 from unrolled.metrics import classification
 from unrolled.nn.augment import warp
 from unrolled.nn.convnet import Packed, standardise, with_differences
+from unrolled.tasks.classified import outcomes
 from unrolled.tasks.clip_labels import ClipTask
 from unrolled.tasks.media_options import VideoClassifierOptions
 from unrolled.tasks.video import MIXED, Shape, VideoNetwork, layers, resolved
@@ -35,6 +36,8 @@ def resolve(options: VideoClassifierOptions) -> VideoClassifierOptions:
 
 class Network(VideoNetwork):
     """Frames of a clip to the scores of its classes. Takes resolved options."""
+
+    read_at_once = Limit(64, FRAMES)
 
     def __init__(self, shape: Shape, classes: int, options: VideoClassifierOptions) -> None:
         super().__init__(shape, options, seen=3)
@@ -100,9 +103,9 @@ class VideoClassifierTask(ClipTask):
     ) -> Evaluation:
         assert isinstance(model, Network)
         examples = self.splits[split]
-        rows, probabilities = predict(model, examples, self.device, self.most(split, limit))
+        rows, found = outcomes(model, examples, self.device, self.most(split, limit))
         measured = int(examples.sources.lengths[rows].sum())
-        return Evaluation(measure(numbers(examples)[rows], probabilities), measured)
+        return Evaluation(measure(numbers(examples)[rows], found, len(self.labels)), measured)
 
     def public(self, model: nn.Module) -> "VideoClassifier":
         from unrolled.tasks.video_classifier import VideoClassifier  # the other way round at import
@@ -119,28 +122,7 @@ def numbers(examples: Examples) -> np.ndarray:
     return examples.targets
 
 
-@torch.no_grad()
-def predict(
-    network: Network, examples: Examples, device: torch.device, most: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Which examples (N,), ascending, and the probabilities (N, classes) of each; `most`: of so many at most."""
-    was_training = network.training
-    network.eval()
-    rows, found = [], []
-    for batch in in_order_of_length(examples, Limit(64, FRAMES), most):
-        rows.append(batch.rows.numpy())
-        found.append(network.probabilities(batch.to(device)).cpu().numpy())
-    network.train(was_training)
-    order = np.argsort(np.concatenate(rows))
-    return np.concatenate(rows)[order], np.concatenate(found)[order]
-
-
-def measure(true: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+def measure(true: np.ndarray, found: classification.Outcomes, classes: int) -> dict[str, float]:
     """accuracy, macro-F1, top-k accuracy where there are classes enough, and the loss in nats."""
-    counts = classification.confusion(true, probabilities.argmax(-1), probabilities.shape[1])
-    nats = -np.log(np.maximum(probabilities[np.arange(len(true)), true], 1e-30))
-    return {
-        **classification.scores(counts),
-        **classification.top_k(true, probabilities),
-        "val_loss": float(nats.mean()),
-    }
+    counts = classification.Tally.of(true, found.predicted, classes)
+    return {**classification.scores(counts), **found.top_k(classes), "val_loss": found.loss()}

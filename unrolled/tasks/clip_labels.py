@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from unrolled.cells import CELLS
 from unrolled.data.batches import BucketStream, Examples
 from unrolled.data.examples import Skipped
+from unrolled.data.labelled import named
 from unrolled.engines import said
 from unrolled.errors import InputError
 from unrolled.nn.convnet import precision
 from unrolled.nn.frequencies import begin_at_frequencies
-from unrolled.tasks.public_model import PublicModel
+from unrolled.tasks.public_model import PublicModel, built
 from unrolled.tasks.video import Shape, VideoNetwork
 from unrolled.training.task import Evaluation
 
@@ -131,12 +132,12 @@ class ClipModel(PublicModel):
     @classmethod
     def from_file(cls, tensors: dict[str, Tensor], description: dict[str, Any]) -> Self:
         """From what `model_file.load` returns."""
-        options: Any = cls.options_class(**description["options"])
-        shape, labels = Shape(**description["vocabulary"]["shape"]), description["vocabulary"]["labels"]
+        options: Any = cls.options_class.from_json(description["options"])
+        kept = description["vocabulary"]
+        shape, labels = Shape.from_json(kept["shape"]), named(kept["labels"])
         # the engine of the training need not exist where the model is used
-        network: Any = cls.network_class
-        network = network(shape, len(labels), replace(options, engine="auto"))
-        network.load_state_dict(tensors)
+        make: Any = cls.network_class
+        network = built(lambda: make(shape, len(labels), replace(options, engine="auto")), tensors)
         return cls(network, shape, labels, options, description["metrics"], description["step"])
 
     def vocabulary(self) -> dict[str, Any]:

@@ -16,11 +16,11 @@ from unrolled.errors import InputError
 from unrolled.tasks.kinds import KINDS, Kind, PreparedTask
 from unrolled.tasks.models import load
 from unrolled.tasks.recipe import compile_kernels
-from unrolled.training import checkpoint
+from unrolled.training import checkpoint, memory, model_file
 from unrolled.training.loop import Result, Trainer
 from unrolled.training.observer import Observer
 from unrolled.training.options import TrainingOptions
-from unrolled.training.run import Claim, Run
+from unrolled.training.run import CHECKSUM, Claim, Run
 from unrolled.training.schedule import Clock
 from unrolled.training.validation import advice
 
@@ -55,8 +55,9 @@ def fit(
     memory alone."""
     clock, observer = clock or Clock(), observer or Observer()
     held_out = _paths(val)
+    keep = [Path(p) for p in (*paths, *(held_out or ()), start_from) if p is not None]
     if isinstance(out, Path):
-        Run.check(out, overwrite, keep=[Path(p) for p in (*paths, *(held_out or ()), start_from) if p is not None])
+        Run.check(out, overwrite, keep)
         out = Claim(out, overwrite)
     with out or nullcontext():
         device = pick_device(options.device)
@@ -81,7 +82,8 @@ def fit(
                     "decoders": task.decoders,
                     "rules": RULES.get(),
                     **task.describe(),
-                }
+                },
+                keep,
             )
         return _fitted(trainer, task)
 
@@ -105,14 +107,23 @@ def resume(
     if newest is None:
         raise InputError(f"{folder} has no checkpoint yet: train again with --overwrite")
     tensors, description = checkpoint.load(newest)
+    checkpoint.check_description(newest, description)
     if description["done"]:
         raise InputError(
             f"{folder} has finished at step {description['step']:,}: to train its model further, "
             f"use train --start-from {shlex.quote(str(folder))}"
         )
+    kind = KINDS[config["task"]]
+    try:
+        options = kind.options.from_json({**config["options"], "engine": description["engine"]})
+        if CHECKSUM not in config:
+            _agrees(config, run)
+    except (InputError, TypeError) as error:  # the latter at an option that is not known here
+        raise InputError(
+            f"{folder / 'run.json'} makes no sense ({error}): the run cannot be resumed, but its model can be used"
+        ) from error
     device = pick_device(description["device"])
-    kind, moved = KINDS[config["task"]], _moved(folder, config, data, val)
-    options = kind.options(**{**config["options"], "engine": description["engine"]})
+    moved = _moved(folder, config, data, val)
     torch.set_num_threads(description["threads"])
     with _rules(config.get("rules", 1)):
         task = kind.prepare(
@@ -125,8 +136,8 @@ def resume(
         )
     if not _same_data(task, config["sha256"]):
         raise InputError(
-            f"the text of {folder} has changed since its training began, or this version reads it otherwise: put it "
-            "back, or train again"
+            f"the data of {folder} have changed since its training began, or this version reads them otherwise: put "
+            "them back, or train again"
         )
     compile_kernels(device, clock)
     task.trained_on = config.get("trained_on") or task.trained_on
@@ -138,6 +149,18 @@ def resume(
         run.describe({**config, **moved})
     trainer.restore(tensors, description)
     return _fitted(trainer, task)
+
+
+def _agrees(config: dict[str, Any], run: Run) -> None:
+    """Raise `InputError` where run.json and the run's model, which has a checksum, disagree: run.json had none in
+    version 0.1.0."""
+    kept = model_file.load(run.model)[1]
+    options = kept["options"]
+    if config["vocabulary"] != kept["vocabulary"]:
+        raise InputError(f"its vocabulary is not that of {run.model}")
+    for name, value in config["options"].items():
+        if name != "engine" and value != options.get(name, value):
+            raise InputError(f"{name} of its options is {value!r}, and {options[name]!r} in {run.model}")
 
 
 @contextmanager
@@ -206,6 +229,7 @@ def _kind(options: TrainingOptions) -> Kind:
 
 def _trainer(task: PreparedTask, clock: Clock, observer: Observer) -> Trainer:
     """A trainer that is ready to begin; it has no run folder yet."""
+    memory.check(task)
     trainer = Trainer(
         task,
         task.options,

@@ -20,7 +20,7 @@ from unrolled.data.labelled import Classes
 from unrolled.errors import InputError
 from unrolled.metrics import classification, segments
 from unrolled.tasks.clip_labels import ClipModel, several
-from unrolled.tasks.label_frames import FrameLabelerTask, Network, measure, predict
+from unrolled.tasks.label_frames import FrameLabelerTask, Network, measure, outcomes
 from unrolled.tasks.media_options import FrameLabelerOptions
 from unrolled.tasks.prepare_label_frames import numbers_of
 from unrolled.tasks.public_model import remarks
@@ -143,12 +143,11 @@ class FrameLabeler(ClipModel):
         kept = self.shape.read(read.paths, bad_files)
         read, frames = read.take(kept.rows), kept.frames
         true = numbers_of(read, frames, Classes(self.labels), self.shape.stride)
-        _, found = predict(self.network, Examples(frames, Sequences.pack(true, len(self.labels))), self.device)
-        best = np.concatenate([p.argmax(-1) for p in found])
-        counts = classification.confusion(np.concatenate(true), best, len(self.labels))
+        _, found = outcomes(self.network, Examples(frames, Sequences.pack(true, len(self.labels))), self.device)
+        best = np.concatenate([clip.predicted for clip in found])
+        details = classification.details(np.concatenate(true), best, self.labels)
         return {
             **measure(true, found, self.labels),
-            "report": classification.report(counts, self.labels),
-            "confusion": counts.tolist(),
-            **remarks([*read.notes, *kept.notes], [*read.skipped, *kept.skipped]),
+            **details,
+            **remarks([*read.notes, *kept.notes, *details["notes"]], [*read.skipped, *kept.skipped]),
         }

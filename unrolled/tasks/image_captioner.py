@@ -20,7 +20,7 @@ from unrolled.tasks.caption_image import Eye, ImageCaptionTask, Network, descrip
 from unrolled.tasks.captioning import Caption, Words, inputs_alone
 from unrolled.tasks.media_options import ImageCaptionerOptions
 from unrolled.tasks.options import SearchOptions
-from unrolled.tasks.public_model import PublicModel, remarks
+from unrolled.tasks.public_model import PublicModel, built, remarks
 from unrolled.tasks.writing import BEAM, mean_loss, write
 
 PathLike = str | os.PathLike[str]
@@ -50,14 +50,14 @@ class ImageCaptioner(PublicModel):
     @classmethod
     def from_file(cls, tensors: dict[str, Tensor], description: dict[str, Any]) -> "ImageCaptioner":
         """From what `model_file.load` returns."""
-        options = ImageCaptionerOptions(**description["options"])
+        options = ImageCaptionerOptions.from_json(description["options"])
         kept = description["vocabulary"]
         words = Words.from_json(kept["words"])
         embedded = any(name.startswith("eye.") for name in tensors)
-        eye = encoder_of(options) if options.backbone is None else _backbone(kept, embedded)
+        eye = None if options.backbone is None else _backbone(kept, embedded)
         # the engine of the training need not exist where the model is used
-        network = Network(words, eye, replace(options, engine="auto"))
-        network.load_state_dict(tensors)
+        anywhere = replace(options, engine="auto")
+        network = built(lambda: Network(words, eye or encoder_of(options), anywhere), tensors)
         return cls(network, words, options, description["metrics"], description["step"])
 
     def to(self, device: str | torch.device) -> Self:

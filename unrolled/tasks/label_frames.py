@@ -16,6 +16,7 @@ from unrolled.data.batches import BucketStream, ExampleBatch, Examples, Limit, S
 from unrolled.data.clips import NONE
 from unrolled.data.streams import IGNORED
 from unrolled.metrics import segments
+from unrolled.metrics.classification import Outcomes
 from unrolled.tasks.clip_labels import ClipTask
 from unrolled.tasks.media_options import FrameLabelerOptions
 from unrolled.tasks.video import AT_ONCE, MIXED, Shape, VideoNetwork, layers, resolved
@@ -87,7 +88,7 @@ class FrameLabelerTask(ClipTask):
     ) -> Evaluation:
         assert isinstance(model, Network)
         examples = self.splits[split]
-        rows, found = predict(model, examples, self.device, self.most(split, limit))
+        rows, found = outcomes(model, examples, self.device, self.most(split, limit))
         true = [frame_labels(examples)[row].astype(np.int64) for row in rows]
         return Evaluation(measure(true, found, self.labels), sum(map(len, true)))
 
@@ -107,25 +108,25 @@ def frame_labels(examples: Examples) -> Sequences:
 
 
 @torch.no_grad()
-def predict(
+def outcomes(
     network: Network, examples: Examples, device: torch.device, most: int | None = None
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Which examples (N,), ascending, and of each the probabilities (T_n, classes); `most`: of so many at most."""
+) -> tuple[np.ndarray, list[Outcomes]]:
+    """Which examples (N,), ascending, and what is predicted of the frames of each; `most`: of so many at most."""
     was_training = network.training
     network.eval()
-    found: dict[int, np.ndarray] = {}
+    found: dict[int, Outcomes] = {}
     for batch in in_order_of_length(examples, EVALUATED, most):
         probabilities = torch.softmax(network.scores(batch.to(device)).double(), -1).cpu().numpy()
         for column, (row, length) in enumerate(zip(batch.rows.tolist(), batch.lengths.tolist(), strict=True)):
-            found[row] = probabilities[:length, column]
+            true = frame_labels(examples)[row].astype(np.int64)
+            found[row] = Outcomes.of(true, probabilities[:length, column])
     network.train(was_training)
     rows = sorted(found)
     return np.array(rows, dtype=np.int64), [found[row] for row in rows]
 
 
-def measure(true: Sequence[np.ndarray], probabilities: Sequence[np.ndarray], labels: Sequence[str]) -> dict[str, float]:
+def measure(true: Sequence[np.ndarray], found: Sequence[Outcomes], labels: Sequence[str]) -> dict[str, float]:
     """accuracy a frame, F1 and edit score of the segments, and the loss in nats a frame."""
     background = labels.index(NONE) if NONE in labels else None
-    found = segments.scores(true, [p.argmax(-1) for p in probabilities], background)
-    chances = np.concatenate([p[np.arange(len(t)), t] for t, p in zip(true, probabilities, strict=True)])
-    return {**found, "val_loss": float(-np.log(np.maximum(chances, 1e-30)).mean())}
+    figures = segments.scores(true, [clip.predicted for clip in found], background)
+    return {**figures, "val_loss": Outcomes.join(found, np.arange(sum(map(len, true)))).loss()}

@@ -18,7 +18,6 @@ from unrolled.data.examples import Skipped
 from unrolled.data.streams import IGNORED, Batch, LaneStream
 from unrolled.data.tokenizers import SPACED, Tokenizer
 from unrolled.engines import said
-from unrolled.errors import InputError
 from unrolled.metrics.text import bits
 from unrolled.nn import Recurrent
 from unrolled.nn.dropout import embedding_dropout
@@ -222,20 +221,3 @@ def evaluate(
     if tokenizer.unknown:
         metrics["unknown"] = int(counts[list(tokenizer.unknown)].sum()) / max(1, predicted)
     return Evaluation(metrics, len(tokens.ids))
-
-
-def check_memory(options: LanguageModelOptions, vocabulary: int, steps: int, rows: int, available: int) -> None:
-    """Refuse full backpropagation through time over a lane that does not fit, in one sentence.
-
-    Counted a timestep and row, in float32: input part, its gradient and what the cell saved (3 gates), states and
-    output for each layer; scores, their gradient and the softmax for the output.
-    """
-    assert options.cell and options.hidden and options.layers
-    cell = CELLS[options.cell]
-    layer = options.hidden * (3 * cell.gates + 2 * cell.states + 4)
-    need = 4 * steps * rows * (options.layers * layer + 3 * vocabulary)
-    if need > available:
-        raise InputError(
-            f"--bptt full over {steps:,} timesteps of {rows} rows needs about {need / 2**30:.1f} GiB, and "
-            f"{available / 2**30:.1f} GiB are free: lower --batch or --hidden, or give --bptt a number such as 64"
-        )

@@ -20,14 +20,15 @@ from unrolled.errors import InputError
 from unrolled.tasks.frame_labeler import FrameLabeler
 from unrolled.tasks.image_captioner import ImageCaptioner
 from unrolled.tasks.language_model import LanguageModelTask, Network, evaluate
-from unrolled.tasks.options import LanguageModelOptions
-from unrolled.tasks.public_model import PublicModel, remarks
+from unrolled.tasks.options import LanguageModelOptions, SearchOptions
+from unrolled.tasks.public_model import PublicModel, built, remarks
 from unrolled.tasks.text_classifier import TextClassifier
 from unrolled.tasks.translator import Translator
 from unrolled.tasks.video_captioner import VideoCaptioner
 from unrolled.tasks.video_classifier import VideoClassifier
 from unrolled.topologies import ManyToMany, Memory
 from unrolled.training import model_file
+from unrolled.training.memory import refuse_above
 from unrolled.training.run import Run
 
 
@@ -52,11 +53,10 @@ class LanguageModel(PublicModel):
     @classmethod
     def from_file(cls, tensors: dict[str, Tensor], description: dict[str, Any]) -> "LanguageModel":
         """From what `model_file.load` returns."""
-        options = LanguageModelOptions(**description["options"])
+        options = LanguageModelOptions.from_json(description["options"])
         tokenizer = tokenizers.from_json(description["vocabulary"])
         # the engine of the training need not exist where the model is used
-        network = Network(tokenizer.size, replace(options, engine="auto"))
-        network.load_state_dict(tensors)
+        network = built(lambda: Network(tokenizer.size, replace(options, engine="auto")), tensors)
         return cls(network, tokenizer, options, description["metrics"], description["step"])
 
     def vocabulary(self) -> dict[str, Any]:
@@ -81,6 +81,9 @@ class LanguageModel(PublicModel):
     ) -> list[str]:
         """`count` samples at once; number i is the one that `seed + i` gives alone."""
         seeds = range(seed, seed + count)
+        # a character takes 1 byte at least, and a row what its decoder needs
+        need = max(0, count) * (max(0, length) + ROW)
+        refuse_above(need, torch.device("cpu"), f"{count:,} texts of --length {length:,}", "write less at a time")
         texts = [prompt] * count
         for row, text in self._generate(prompt, length, seeds, stop, Sampling(**how)):
             texts[row] += text
@@ -99,6 +102,9 @@ class LanguageModel(PublicModel):
         drawn. It searches for `length` tokens, of which `length` characters are kept."""
         if length < 1:
             raise InputError(f"--length is {length}: a beam search writes at least 1")
+        SearchOptions(beam=beam, no_repeat_ngram=no_repeat_ngram)
+        # each hypothesis keeps its tokens and its way, and the search the ended ones
+        refuse_above(24 * beam * length, self.device, f"--length {length:,} with --beam {beam}", "write less")
         if not isinstance(self.network.topology, ManyToMany):
             raise InputError("this model has no recurrent layers to carry hypotheses: train a many_to_many one")
         tokens = self._opening(prompt)
@@ -116,6 +122,8 @@ class LanguageModel(PublicModel):
             raise InputError(f"--length is {length}: it must be at least 0")
         if not seeds or min(seeds) < 0:
             raise InputError("--seed and --samples must be at least 0 and 1")
+        need = _numbers_a_row(self.network) * 4 * len(seeds)
+        refuse_above(need, self.device, f"--samples {len(seeds):,}", "write fewer at a time")
         scores, state = self._read(self._opening(prompt), len(seeds))
         network, rows = self.network, [_Row(self.tokenizer, stop, length) for _ in seeds]
         writer = writer_for(network.topology, network.table, self.tokenizer.trained, scores, state)
@@ -163,6 +171,17 @@ def _first_whole(tokenizer: Tokenizer) -> int:
     return next(whole, int(np.flatnonzero(tokenizer.starts)[0]))
 
 
+ROW = 1000
+"""Bytes of a text that is being written, beside its characters."""
+
+
+def _numbers_a_row(network: Network) -> int:
+    """Of a sample: scores with their probabilities and order, and the state, old and new."""
+    size, topology = network.topology.output.out_features, network.topology
+    layers = topology.recurrent if isinstance(topology, ManyToMany) else None
+    return 4 * size + (0 if layers is None else 2 * layers.cell.states * layers.num_layers * layers.hidden_size)
+
+
 class _Row:
     """The text of one sample as its tokens come."""
 
@@ -194,6 +213,8 @@ MODELS: dict[str, Any] = {
     )
 }
 """The class of each task's models."""
+SENSELESS = (LookupError, TypeError, ValueError, AttributeError, AssertionError, ArithmeticError, RuntimeError, OSError)
+"""What a description can bring about that makes no sense."""
 
 
 def load(path: str | os.PathLike[str], device: str | torch.device | None = None, task: str | None = None) -> Any:
@@ -209,10 +230,14 @@ def load(path: str | os.PathLike[str], device: str | torch.device | None = None,
         raise InputError(f"{path} is a model for {found}, which this version of unrolled does not know: update it")
     try:
         model = MODELS[found].from_file(tensors, description)
-    except (RuntimeError, TypeError) as error:  # other weights, or other options, than this version's networks have
+    except InputError as error:
+        raise InputError(f"{path} cannot be used: {error}") from error
+    except SENSELESS as error:
+        # whatever goes wrong here, the file asked for it: other weights or options than this version's networks have
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             f"{path} was trained by a version of unrolled whose networks for {found} were others: train it again, or "
-            f"install that version ({str(error).splitlines()[0]})"
+            f"install that version ({reason})"
         ) from error
     model.trained_on = description.get("trained_on") or _said_by_run(Path(path))
     return model.to(device) if device is not None else model

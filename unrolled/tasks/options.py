@@ -283,6 +283,10 @@ class TranslateOptions(RecurrentOptions):
         check_fraction(self.val_fraction)
 
 
+WIDEST = 1000
+"""Hypotheses, at most: a search for the likeliest text hardly changes above ten."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
     """How a translator or a captioner writes.
@@ -310,6 +314,8 @@ class SearchOptions:
     no_repeat_ngram: int = 0
 
     def __post_init__(self) -> None:
+        if self.beam > WIDEST:
+            raise InputError(f"--beam is {self.beam:,}: it must be at most {WIDEST:,}")
         for name, low in (
             ("beam", 1),
             ("length_penalty", 0),

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from unrolled.data import tokenizers
 from unrolled.data.captioned import Captioned, read_captions
 from unrolled.data.examples import fingerprint, skipped_of, train_and_val, trained_on
 from unrolled.data.frame_cache import Kept
@@ -17,6 +18,7 @@ from unrolled.tasks.captioning import Words, counted
 from unrolled.tasks.image_captioner import ImageCaptioner
 from unrolled.tasks.media_options import ImageCaptionerOptions
 from unrolled.tasks.video import begun_with
+from unrolled.training.memory import refuse_above
 from unrolled.training.schedule import Clock
 
 PathLike = str | os.PathLike[str]
@@ -73,7 +75,8 @@ def prepare_image_captioner(
         "val": examples(held_inputs, held.captions, words, options),
     }
     task = ImageCaptionTask(options, words, eye, pairs, held_inputs, held.captions, device)
-    task.notes, task.trained_on = [*notes, *counted(held.captions)], trained_on(val, digest)
+    task.notes = [*notes, *counted(held.captions), *tokenizers.notes(words.vocabulary.tokenizer)]
+    task.trained_on = trained_on(val, digest)
     task.skipped = skipped_of(train, held)
     begun_with(
         task,
@@ -86,6 +89,10 @@ def prepare_image_captioner(
 
 def _eye(options: ImageCaptionerOptions, start: Any, vocabulary: dict[str, Any] | None) -> Eye:
     if options.backbone is None:
+        with torch.device("meta"):
+            planned = encoder_of(options)
+        weights = sum(tensor.nbytes for tensor in planned.parameters())
+        refuse_above(weights, torch.device("cpu"), f"--channels {options.channels}", "give fewer")
         return encoder_of(options)
     if start is not None:
         return start.network.eye

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from unrolled.data import tokenizers
 from unrolled.data.captioned import read_captions
 from unrolled.data.examples import skipped_of, train_and_val, trained_on
 from unrolled.errors import InputError
@@ -53,7 +54,8 @@ def prepare_video_captioner(
         "val": with_all_captions(held_inputs, held.captions, words),
     }
     task = VideoCaptionTask(options, words, shape, pairs, held_inputs, held.captions, device)
-    task.notes, task.trained_on = [*notes, *counted(held.captions)], trained_on(val, digest)
+    task.notes = [*notes, *counted(held.captions), *tokenizers.notes(words.vocabulary.tokenizer)]
+    task.trained_on = trained_on(val, digest)
     task.skipped = skipped_of(train, held)
     begun_with(
         task,

@@ -12,7 +12,7 @@ from torch import Tensor
 from unrolled.data import tokenizers
 from unrolled.data.batches import Examples, Sequences
 from unrolled.data.examples import fingerprint, skipped_of, train_and_val, trained_on
-from unrolled.data.labelled import Classes, Labelled, read_labelled
+from unrolled.data.labelled import Classes, Labelled, read_labelled, told_apart
 from unrolled.data.tokenizers import Tokenizer
 from unrolled.errors import InputError
 from unrolled.tasks.classify_text import DEVIATION, LONGEST, TextClassifierTask, encode_all, plain, resolve
@@ -45,7 +45,7 @@ def prepare_text_classifier(
         val,
         fraction=options.val_fraction,
         seed=options.seed,
-        strata=lambda found: found.labels,
+        strata=lambda found: found.labels if vocabulary else told_apart(found),
         again=bool(vocabulary),
     )
     options = resolve(options)
@@ -60,7 +60,7 @@ def prepare_text_classifier(
     }
     splits["train"], cut = _shortened(splits["train"], tokenizer.size)
     task = TextClassifierTask(options, tokenizer, classes.names, splits, device)
-    task.notes, task.trained_on = notes + cut, trained_on(val, digest)
+    task.notes, task.trained_on = notes + cut + tokenizers.notes(tokenizer), trained_on(val, digest)
     task.skipped = skipped_of(train, held_out)
     task.sha256 = [fingerprint(part.texts, part.labels) for part in (train, held_out)]
     if start is not None:

@@ -9,7 +9,7 @@ import torch
 from unrolled.data.batches import Examples
 from unrolled.data.clips import read_clips
 from unrolled.data.examples import skipped_of, train_and_val, trained_on
-from unrolled.data.labelled import Classes
+from unrolled.data.labelled import Classes, told_apart
 from unrolled.errors import InputError
 from unrolled.tasks.classify_video import VideoClassifierTask, resolve
 from unrolled.tasks.media_options import VideoClassifierOptions
@@ -38,14 +38,14 @@ def prepare_video_classifier(
         val,
         fraction=options.val_fraction,
         seed=options.seed,
-        strata=lambda found: found.labels,
+        strata=lambda found: found.labels if vocabulary else told_apart(found, "clips"),
         groups=lambda found: found.groups,
         again=bool(vocabulary),
         val_groups=groups_of(options),
     )
     options = resolve(options)
     classes = Classes(vocabulary["labels"]) if vocabulary else Classes.of(train, "clips")
-    shape = Shape(**vocabulary["shape"]) if vocabulary else Shape.of(train.paths, options, options.frames)
+    shape = Shape.from_json(vocabulary["shape"]) if vocabulary else Shape.of(train.paths, options, options.frames)
     splits, parts, old = dict[str, Examples](), [], []
     for name, part in (("train", train), ("val", held)):
         classes.numbers(part)  # an unknown label is said before the clips are decoded

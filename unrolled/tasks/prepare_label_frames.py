@@ -45,7 +45,7 @@ def prepare_frame_labeler(
         val_groups=groups_of(options),
     )
     options = resolve(options)
-    shape = Shape(**vocabulary["shape"]) if vocabulary else Shape.of(train.paths, options)
+    shape = Shape.from_json(vocabulary["shape"]) if vocabulary else Shape.of(train.paths, options)
     (train, kept), (held, held_kept) = (read_part(part, shape, options, notes) for part in (train, held))
     frames, held_frames = kept.frames, held_kept.frames
     classes = Classes(vocabulary["labels"]) if vocabulary else train.classes(lengths_of(train, frames, shape.stride))

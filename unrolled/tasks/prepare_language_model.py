@@ -16,7 +16,7 @@ from unrolled.data.splits import FRACTION
 from unrolled.data.tokenizers import Tokenizer
 from unrolled.errors import InputError
 from unrolled.tasks import recipe
-from unrolled.tasks.language_model import ARCHITECTURE, DEFAULT_SECONDS, LanguageModelTask, check_memory, resolve
+from unrolled.tasks.language_model import ARCHITECTURE, DEFAULT_SECONDS, LanguageModelTask, resolve
 from unrolled.tasks.models import LanguageModel
 from unrolled.tasks.options import LanguageModelOptions
 from unrolled.training.schedule import RESERVE, Clock
@@ -61,7 +61,6 @@ def prepare_language_model(
     task.notes, task.sha256 = prepared.notes, [scan.sha256 for scan in prepared.scans]
     task.trained_on, task.skipped = trained_on(val, prepared.scans[0].sha256), prepared.skipped
     task.start = start.network.state_dict() if start is not None else None
-    _check_full(task)
     return task
 
 
@@ -111,6 +110,7 @@ def prepare(
                 f"{source.name} is too short: {scanned.characters:,} characters leave nothing to predict for {what}; "
                 "give more text" + ("" if val_source is not None else " or another --val-fraction")
             )
+    notes += tokenizers.notes(tokenizer)
     return Prepared({"train": train, "val": rest}, tokenizer, scans, notes, left_out(skipped))
 
 
@@ -152,23 +152,6 @@ def measured_part(model: LanguageModel, paths: Paths, split: str | None) -> tupl
     if tokens.predictions < 1:
         raise InputError(f"{source.name} is too short to measure: give at least 2 characters")
     return tokens, notes, left_out(source.skipped)
-
-
-def _check_full(task: LanguageModelTask) -> None:
-    if task.options.bptt_steps is not None:
-        return
-    stream = task.batches("train")
-    available = _free_memory() if task.device.type == "cpu" else torch.cuda.mem_get_info(task.device)[0]
-    check_memory(task.options, task.tokenizer.size, stream.longest, stream.lanes, available)
-
-
-def _free_memory() -> int:
-    """Bytes that can be had without swapping."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:  # not Linux: half of the whole is a cautious guess
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    return int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) * 1024
 
 
 def _architecture_of(start: Any, options: LanguageModelOptions) -> LanguageModelOptions:

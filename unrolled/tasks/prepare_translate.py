@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from unrolled.data import tokenizers
 from unrolled.data.examples import fingerprint, train_and_val, trained_on
 from unrolled.data.pairs import Pairs, read_pairs
 from unrolled.data.vocabulary import Vocabulary
@@ -69,7 +70,8 @@ def prepare_translate(
         languages = replace(languages, growth=_growth(examples.sizes()))
     splits = {"train": examples, "val": languages.examples(held_out)}
     task = TranslateTask(options, languages, splits, held_out.targets, device)
-    task.notes = [*notes, *measured_by_characters(held_out.targets, "BLEU's n-grams")]
+    learnt = tokenizers.notes(languages.source.tokenizer, languages.target.tokenizer)
+    task.notes = [*notes, *measured_by_characters(held_out.targets, "BLEU's n-grams"), *learnt]
     task.trained_on = trained_on(val, digest)
     task.sha256 = [fingerprint(part.sources, part.targets) for part in (train, held_out)]
     task.start = start.network.state_dict() if start is not None else None

@@ -2,13 +2,13 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unrolled.data.examples import Read, Skipped, given_twice, part_asked
 from unrolled.data.tables import NoColumn
@@ -18,6 +18,29 @@ from unrolled.training.options import TrainingOptions
 
 PathLike = str | os.PathLike[str]
 R = TypeVar("R", bound=Read)
+
+
+def built(make: Callable[[], nn.Module], tensors: Mapping[str, Tensor]) -> Any:
+    """The network that `make` makes, with these weights.
+
+    Their shapes are compared with those of a network without memory first: a small file can ask for a network that
+    fits into no machine. Raises `RuntimeError` where they differ, as PyTorch does.
+    """
+    with torch.device("meta"):
+        plan = make().state_dict()
+    wrong = sorted(plan.keys() ^ tensors.keys())
+    if wrong:
+        raise RuntimeError(f"its tensors and its options disagree on {wrong[0]}, which one of them lacks")
+    for name, planned in plan.items():
+        found = tensors[name]
+        if found.shape != planned.shape or found.dtype != planned.dtype:
+            raise RuntimeError(
+                f"{name} is {tuple(found.shape)} {found.dtype}, and its options and vocabulary ask for "
+                f"{tuple(planned.shape)} {planned.dtype}"
+            )
+    network = make()
+    network.load_state_dict(tensors)
+    return network
 
 
 class PublicModel(ABC):

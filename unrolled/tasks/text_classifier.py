@@ -12,13 +12,14 @@ from torch import Tensor
 from unrolled.data import tokenizers
 from unrolled.data.batches import Examples
 from unrolled.data.examples import BadFiles
-from unrolled.data.labelled import Classes, read_labelled
+from unrolled.data.labelled import Classes, named, read_labelled
 from unrolled.data.tokenizers import Tokenizer
 from unrolled.errors import InputError
 from unrolled.metrics import classification
-from unrolled.tasks.classify_text import Network, TextClassifierTask, encode_all, measure, predict
+from unrolled.tasks.classified import outcomes, predict
+from unrolled.tasks.classify_text import Network, TextClassifierTask, encode_all, measure
 from unrolled.tasks.options import TextClassifierOptions
-from unrolled.tasks.public_model import PublicModel, remarks
+from unrolled.tasks.public_model import PublicModel, built, remarks
 
 
 class Prediction(NamedTuple):
@@ -51,12 +52,11 @@ class TextClassifier(PublicModel):
     @classmethod
     def from_file(cls, tensors: dict[str, Tensor], description: dict[str, Any]) -> "TextClassifier":
         """From what `model_file.load` returns."""
-        options = TextClassifierOptions(**description["options"])
+        options = TextClassifierOptions.from_json(description["options"])
         vocabulary = description["vocabulary"]
-        tokenizer, labels = tokenizers.from_json(vocabulary["tokenizer"]), vocabulary["labels"]
+        tokenizer, labels = tokenizers.from_json(vocabulary["tokenizer"]), named(vocabulary["labels"])
         # the engine of the training need not exist where the model is used
-        network = Network(tokenizer.size, len(labels), replace(options, engine="auto"))
-        network.load_state_dict(tensors)
+        network = built(lambda: Network(tokenizer.size, len(labels), replace(options, engine="auto")), tensors)
         return cls(network, tokenizer, labels, options, description["metrics"], description["step"])
 
     def vocabulary(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class TextClassifier(PublicModel):
         if not texts:
             return []
         read = [text.strip() for text in texts]  # as the texts of a training are
-        _, found = predict(self.network, self._examples(read, np.zeros(len(read), dtype=np.int64)), self.device)
+        found = predict(self.network, self._examples(read, np.zeros(len(read), dtype=np.int64)), self.device)
         return [
             Prediction(self.labels[row.argmax()], float(row.max()), dict(zip(self.labels, row.tolist(), strict=True)))
             for row in found
@@ -102,13 +102,12 @@ class TextClassifier(PublicModel):
         )
         read = self.part(read, split, paths, "text", strata=read.labels)
         targets = Classes(self.labels).numbers(read)
-        _, found = predict(self.network, self._examples(read.texts, targets), self.device)
-        counts = classification.confusion(targets, found.argmax(-1), len(self.labels))
+        _, found = outcomes(self.network, self._examples(read.texts, targets), self.device)
+        details = classification.details(targets, found.predicted, self.labels)
         return {
-            **measure(targets, found),
-            "report": classification.report(counts, self.labels),
-            "confusion": counts.tolist(),
-            **remarks(read.notes, read.skipped),
+            **measure(targets, found, len(self.labels)),
+            **details,
+            **remarks([*read.notes, *details["notes"]], read.skipped),
         }
 
     def _examples(self, texts: Sequence[str], targets: np.ndarray) -> Examples:

@@ -22,11 +22,13 @@ from unrolled.data.batches import (
     Sequences,
     shifted,
 )
+from unrolled.data.contents import check
 from unrolled.data.examples import Skipped
 from unrolled.data.pairs import Pairs
 from unrolled.data.streams import IGNORED
 from unrolled.data.vocabulary import BEGIN, PADDING, Vocabulary
 from unrolled.engines import said
+from unrolled.errors import InputError
 from unrolled.metrics import translation
 from unrolled.nn import Recurrent
 from unrolled.nn.dropout import embedding_dropout
@@ -106,6 +108,9 @@ class Languages:
 
     @classmethod
     def from_json(cls, description: dict[str, Any]) -> "Languages":
+        check(description["growth"], float, "the growth of its translations")
+        if not 0 < description["growth"] < LONGEST:
+            raise InputError(f"its translations grow by a factor of {description['growth']}, which makes no sense")
         source, target = (Vocabulary.from_json(description[name]) for name in ("source", "target"))
         return cls(source, target, description["growth"])
 

@@ -16,7 +16,7 @@ from unrolled.data.vocabulary import SPECIALS, Vocabulary
 from unrolled.errors import InputError
 from unrolled.metrics import translation
 from unrolled.tasks.options import SearchOptions, TranslateOptions
-from unrolled.tasks.public_model import PublicModel, remarks
+from unrolled.tasks.public_model import PublicModel, built, remarks
 from unrolled.tasks.translate import READ, Languages, Network, TranslateTask
 from unrolled.tasks.writing import mean_loss, write
 
@@ -60,11 +60,10 @@ class Translator(PublicModel):
     @classmethod
     def from_file(cls, tensors: dict[str, Tensor], description: dict[str, Any]) -> "Translator":
         """From what `model_file.load` returns."""
-        options = TranslateOptions(**description["options"])
+        options = TranslateOptions.from_json(description["options"])
         languages = Languages.from_json(description["vocabulary"])
         # the engine of the training need not exist where the model is used
-        network = Network(languages, replace(options, engine="auto"))
-        network.load_state_dict(tensors)
+        network = built(lambda: Network(languages, replace(options, engine="auto")), tensors)
         return cls(network, languages, options, description["metrics"], description["step"])
 
     def vocabulary(self) -> dict[str, Any]:

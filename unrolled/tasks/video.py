@@ -13,6 +13,7 @@ from torch import nn
 from unrolled.cells import CELLS, Inputs
 from unrolled.data import decoders, video
 from unrolled.data.batches import ExampleBatch
+from unrolled.data.contents import check
 from unrolled.data.examples import CONTENT, BadFiles, Skipped, fingerprint
 from unrolled.data.frame_cache import Kept, cached
 from unrolled.data.frames import Frames
@@ -83,6 +84,16 @@ class Shape:
     @property
     def channels(self) -> int:
         return 1 if self.grey else 3
+
+    def __post_init__(self) -> None:
+        if min(self.height, self.width, self.stride, self.count or 1) < 1:
+            raise InputError(f"frames of {self.height}×{self.width}, stride {self.stride}, cannot be read")
+
+    @classmethod
+    def from_json(cls, kept: Any) -> "Shape":
+        """From what a file keeps."""
+        check(kept, cls, "the shape of its frames")
+        return cls(**kept)
 
     @classmethod
     def of(cls, paths: Sequence[Path], options: VideoOptions, count: int | None = None) -> "Shape":

@@ -18,7 +18,7 @@ from unrolled.tasks.captioning import Caption, Words, inputs_alone, with_all_cap
 from unrolled.tasks.clip_labels import several
 from unrolled.tasks.media_options import VideoCaptionerOptions
 from unrolled.tasks.options import SearchOptions
-from unrolled.tasks.public_model import PublicModel, remarks
+from unrolled.tasks.public_model import PublicModel, built, remarks
 from unrolled.tasks.video import Shape
 from unrolled.tasks.writing import BEAM, mean_loss, write
 
@@ -50,11 +50,10 @@ class VideoCaptioner(PublicModel):
     @classmethod
     def from_file(cls, tensors: dict[str, Tensor], description: dict[str, Any]) -> "VideoCaptioner":
         """From what `model_file.load` returns."""
-        options = VideoCaptionerOptions(**description["options"])
+        options = VideoCaptionerOptions.from_json(description["options"])
         words, shape = described(description["vocabulary"])
         # the engine of the training need not exist where the model is used
-        network = Network(words, shape, replace(options, engine="auto"))
-        network.load_state_dict(tensors)
+        network = built(lambda: Network(words, shape, replace(options, engine="auto")), tensors)
         return cls(network, words, shape, options, description["metrics"], description["step"])
 
     def vocabulary(self) -> dict[str, Any]:

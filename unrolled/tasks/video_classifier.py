@@ -12,7 +12,8 @@ from unrolled.data.examples import BadFiles
 from unrolled.data.frames import Frames
 from unrolled.data.labelled import Classes
 from unrolled.metrics import classification
-from unrolled.tasks.classify_video import Network, VideoClassifierTask, measure, predict
+from unrolled.tasks.classified import outcomes, predict
+from unrolled.tasks.classify_video import Network, VideoClassifierTask, measure
 from unrolled.tasks.clip_labels import ClipModel, several
 from unrolled.tasks.media_options import VideoClassifierOptions
 from unrolled.tasks.public_model import remarks
@@ -33,7 +34,7 @@ class VideoClassifier(ClipModel):
         if not paths:
             return []
         frames = Frames.pack([self.shape.decode(path) for path in paths])
-        _, found = predict(self.network, Examples(frames, np.zeros(len(paths), dtype=np.int64)), self.device)
+        found = predict(self.network, Examples(frames, np.zeros(len(paths), dtype=np.int64)), self.device)
         return [
             Prediction(self.labels[row.argmax()], float(row.max()), dict(zip(self.labels, row.tolist(), strict=True)))
             for row in found
@@ -58,11 +59,10 @@ class VideoClassifier(ClipModel):
         kept = self.shape.read(read.paths, bad_files)
         read = read.take(kept.rows)
         targets = Classes(self.labels).numbers(read)
-        _, found = predict(self.network, Examples(kept.frames, targets), self.device)
-        counts = classification.confusion(targets, found.argmax(-1), len(self.labels))
+        _, found = outcomes(self.network, Examples(kept.frames, targets), self.device)
+        details = classification.details(targets, found.predicted, self.labels)
         return {
-            **measure(targets, found),
-            "report": classification.report(counts, self.labels),
-            "confusion": counts.tolist(),
-            **remarks([*read.notes, *kept.notes], [*read.skipped, *kept.skipped]),
+            **measure(targets, found, len(self.labels)),
+            **details,
+            **remarks([*read.notes, *kept.notes, *details["notes"]], [*read.skipped, *kept.skipped]),
         }

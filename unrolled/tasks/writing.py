@@ -81,7 +81,7 @@ def write(
 
     network.train(False)
     found: dict[int, Hypothesis] = {}
-    for batch in in_order_of_length(examples, network.read_at_once, most):
+    for batch in in_order_of_length(examples, network.read_at_once.shared(search.beam), most):
         batch = batch.to(device)
         longest: Tensor | int | None = search.max_length
         if longest is None:

@@ -63,8 +63,14 @@ class Average:
 
     def restore(self, state: dict[str, Tensor], until: float) -> None:
         if all(name.isdigit() for name in state):  # as it was written before the names were
+            if len(state) != len(self._before):
+                raise ValueError("it lacks the average of the weights")
             state = {name: state[str(at)] for at, name in enumerate(self._before)}
+        if until is None or not state.keys() >= set(self.names):
+            raise ValueError("it lacks the average of the weights")
         for name, tensor in zip(self.names, self.tensors, strict=True):
+            if state[name].shape != tensor.shape:
+                raise ValueError(f"the average of {name} does not fit it")
             tensor.copy_(state[name])
         self.until = until
 

@@ -11,16 +11,46 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from unrolled.data.contents import check
 from unrolled.errors import InputError, UnrolledError
 from unrolled.training import files
+from unrolled.training.options import MOST
 
 NAME = re.compile(r"step-(\d+)(?:\.(\d+))?")
+
+
+class Progress(TypedDict):
+    """Since when nothing has become better: see `Validation.progress`."""
+
+    step: int
+    monitor: float | None
+    val_loss: float | None
+
+
+class Description(TypedDict):
+    """What training.json says, written by `training/loop.py`."""
+
+    format: int
+    step: int
+    done: bool
+    tokens: int
+    seconds: float
+    training_seconds: float
+    begin: float | None
+    validated_at: list[int]
+    progress: NotRequired[Progress]
+    has_state: bool
+    cursor: dict[str, Any]
+    averaged_until: NotRequired[float | None]
+    engine: str
+    threads: int
+    device: str
 
 
 def save(folder: Path, step: int, tensors: Mapping[str, Tensor], description: dict[str, Any]) -> Path:
@@ -61,21 +91,43 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors on the CPU and the description; raises `InputError` where a byte differs from the manifest."""
     try:
         manifest = json.loads((path / "manifest.json").read_bytes())
-        contents = {name: (path / name).read_bytes() for name in manifest}
-    except (OSError, ValueError) as error:
+        sums = {name: manifest[name] for name in ("training.json", "tensors.safetensors")}
+        contents = {name: (path / name).read_bytes() for name in sums}
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(
             f"the checkpoint {path} is damaged ({error}): train again from its model with --start-from"
         ) from error
     for name, data in contents.items():
-        if hashlib.sha256(data).hexdigest() != manifest[name]:
+        if hashlib.sha256(data).hexdigest() != sums[name]:
             raise InputError(
                 f"the checkpoint {path} is damaged ({name} fails its checksum): "
                 "train again from its model with --start-from"
             )
-    description = json.loads(contents["training.json"])
-    if description["format"] > files.FORMAT:
-        raise InputError(f"{path} has format {description['format']}, newer than {files.FORMAT}: update unrolled")
-    return safetensors.torch.load(contents["tensors.safetensors"]), description
+    description = files.described(contents["training.json"], path)
+    try:
+        return safetensors.torch.load(contents["tensors.safetensors"]), description
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise InputError(
+            f"the checkpoint {path} is damaged ({error}): train again from its model with --start-from"
+        ) from error
+
+
+def check_description(path: Path, description: dict[str, Any]) -> None:
+    """Raise `InputError` where it lacks what a training needs to go on."""
+    try:
+        check(description, Description, "training.json")
+        if description["step"] != _order(path)[0]:
+            raise InputError(f"step of training.json is {description['step']}")
+        if not 1 <= description["threads"] <= MOST["threads"]:
+            raise InputError(f"threads of training.json is {description['threads']}")
+    except InputError as error:
+        raise senseless(path, error) from error
+
+
+def senseless(path: Path, error: Exception) -> InputError:
+    """A checkpoint whose sums are right, but not what they are sums of."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return InputError(f"the checkpoint {path} makes no sense ({reason}): train again from its model with --start-from")
 
 
 def random_states() -> dict[str, Tensor]:
@@ -105,6 +157,11 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Ten
     for key, value in tensors.items():
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, kept in state.items():
+        moments = {name: value.shape for name, value in kept.items() if name != "step"}
+        if moments != dict.fromkeys(("exp_avg", "exp_avg_sq"), parameters[number].shape) or "step" not in kept:
+            raise ValueError(f"the optimiser's state of parameter {number} does not fit it")
     optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
 
 

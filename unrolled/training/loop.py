@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unrolled.errors import InputError, NonFiniteError
+from unrolled.errors import InputError, NonFiniteError, UnrolledError
 from unrolled.training import checkpoint, model_file
 from unrolled.training.averaging import EVERY, Average
 from unrolled.training.observer import Observer, Progress
@@ -86,6 +86,8 @@ class Trainer:
         self.training_seconds = 0.0
         self._losses: list[float] = []
         self._train_loss = math.nan
+        self._unlogged = False
+        """Is there no log, because it cannot be written"""
 
     # --- one run ---------------------------------------------------------------------------------------------------
 
@@ -190,8 +192,12 @@ class Trainer:
         self._log({**self._when(), **metrics})
 
     def _log(self, line: dict[str, Any]) -> None:
-        if self.run:
-            self.run.log(line)
+        if self.run and not self._unlogged:
+            try:
+                self.run.log(line)
+            except UnrolledError as error:  # a log never stops a training
+                self._unlogged = True
+                self.observer.report({"note": f"{error}; the training goes on without it"})
         self.observer.report(line)
 
     def _progress(self, fraction: float, norm: float, now: float) -> Progress:
@@ -273,6 +279,20 @@ class Trainer:
     def restore(self, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:
         """Continue from a checkpoint of the same task and options."""
         assert self.run is not None
+        path = checkpoint.latest(self.run.folder) or self.run.folder
+        try:
+            self._restore(tensors, description)
+        except (LookupError, TypeError, ValueError, AttributeError, AssertionError, RuntimeError) as error:
+            if isinstance(error, InputError) and str(self.run.folder) in str(error):  # it says which file already
+                raise
+            raise checkpoint.senseless(path, error) from error
+        if lost := self.run.forget_after(self.step):
+            self.observer.report({"note": lost})
+
+    def _restore(self, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:
+        assert self.run is not None
+        if self.schedule.seconds is not None and description["begin"] is None:
+            raise ValueError("begin of training.json is None, under --seconds")
         try:
             self.model.load_state_dict(checkpoint.under("model", tensors))
         except RuntimeError as error:
@@ -282,6 +302,10 @@ class Trainer:
             ) from error
         checkpoint.unpack_optimizer(self.optimizer, checkpoint.under("optimizer", tensors))
         state = checkpoint.under("state", tensors)
+        if not description["has_state"] and (state or description["step"]):
+            raise ValueError("has_state of training.json is False after an update")
+        if description["validated_at"] and None in description.get("progress", {}).values():
+            raise ValueError("progress of training.json is None after a validation")
         if description["has_state"]:
             self.state = tuple(state[str(i)].to(self.device) for i in range(len(state)))
         if self.average:
@@ -290,7 +314,12 @@ class Trainer:
         self.training_seconds = description["training_seconds"]
         self.clock.before, self.schedule.begin = description["seconds"], description["begin"]
         weights, kept = model_file.load(self.run.model)
+        shapes = {name: tensor.shape for name, tensor in self.model.state_dict().items()}
+        if shapes != {name: tensor.shape for name, tensor in weights.items()}:
+            raise InputError(f"{self.run.model} is not a model of this run: train again from it with --start-from")
+        for name in (self.task.monitor[0], "val_loss"):
+            if kept["metrics"] and name not in kept["metrics"]:
+                raise InputError(f"{self.run.model} says nothing of its {name}: train again from it")
         self.validation.remember(weights, kept, description)
-        self.run.forget_after(self.step)
         self.stream.seek(description["cursor"])
         checkpoint.restore_random_states(checkpoint.under("random", tensors))  # last: nothing may draw after it

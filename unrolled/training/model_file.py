@@ -4,18 +4,41 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import safetensors
 import torch
 from torch import Tensor
 
+from unrolled.data.contents import check
 from unrolled.errors import InputError
 from unrolled.training import files
 from unrolled.training.files import FORMAT
 
 NAME = "model.safetensors"
 """In a run folder"""
+
+
+class TrainedOn(TypedDict):
+    """What is said of the data of a training: see `examples.trained_on`."""
+
+    val: list[str] | None
+    digest: str | None
+
+
+class Description(TypedDict):
+    """What every model file says of itself, beside what its task adds."""
+
+    format: int
+    task: str
+    options: dict[str, Any]
+    vocabulary: dict[str, Any]
+    metrics: dict[str, float]
+    step: int
+    sha256: str
+    validated: NotRequired[int]
+    generated: NotRequired[int | None]
+    trained_on: NotRequired[TrainedOn | None]
 
 
 def sha256(tensors: Mapping[str, Tensor]) -> str:
@@ -62,9 +85,13 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     text = metadata["unrolled"]
     if hashlib.sha256(text.encode()).hexdigest() != metadata.get("unrolled_sha256"):
         raise InputError(f"{path} is damaged (its description fails its checksum): take it from a copy or train again")
-    description: dict[str, Any] = json.loads(text)
-    if description["format"] > FORMAT:
-        raise InputError(f"{path} has format {description['format']}, newer than {FORMAT}: update unrolled")
+    description = files.described(text, path)
+    try:
+        check(description, Description, "its description")
+    except InputError as error:
+        raise InputError(
+            f"{path} is no model that unrolled wrote ({error}): take it from a copy or train again"
+        ) from error
     if sha256(tensors) != description["sha256"]:
         raise InputError(f"{path} is damaged (its tensors fail their checksum): take it from a copy or train again")
     if name := not_finite(tensors):

@@ -4,7 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from unrolled.data.contents import check
 from unrolled.errors import InputError
+
+ADDED = frozenset({"bad_files"})
+"""Options that came after version 0.1.0: files without them have the default."""
+MOST = {
+    **dict.fromkeys(("hidden", "embedding", "features"), 1 << 24),
+    **dict.fromkeys(("batch", "steps", "eval_every"), 1 << 40),
+    **{"vocabulary": 1_000_000, "layers": 1000, "threads": 1024, "size": 4096},
+}
+"""Above these nothing can be meant, and what comes before the memory is known would take for ever, or crash."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +75,17 @@ class TrainingOptions:
     device: str | None = None
     threads: int | None = None
 
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """From what a file keeps; raises `InputError` where an option is missing or of another type."""
+        check(values, cls, "its options", ADDED)
+        return cls(**values)
+
     def __post_init__(self) -> None:
+        for name, most in MOST.items():
+            value = getattr(self, name, None)
+            if value is not None and value > most:
+                raise InputError(f"--{name.replace('_', '-')} is {value:,}: it must be at most {most:,}")
         if self.seconds is not None and self.steps is not None:
             raise InputError("--seconds and --steps are both given: choose one")
         for name in ("seconds", "steps", "batch", "lr", "eval_every", "threads"):

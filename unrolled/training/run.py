@@ -7,16 +7,39 @@ RUN/step-N/              the newest checkpoint
 """
 
 import contextlib
+import hashlib
 import itertools
 import json
+import os
+import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
-from unrolled.data.folders import RUN_KEYS
+from unrolled.data.contents import check
 from unrolled.errors import InputError, UnrolledError
-from unrolled.training import files
+from unrolled.training import checkpoint, files, model_file
+
+OURS = re.compile(
+    r"(run\.json|metrics\.jsonl|model\.safetensors|loss\.png|\..*\.tmp"
+    rf"|({checkpoint.NAME.pattern}|\.step-unfinished)(/(tensors\.safetensors|training\.json|manifest\.json|\..*\.tmp))?)"
+)
+"""What trainings write into a run folder."""
+
+
+class Config(TypedDict):
+    """What run.json says."""
+
+    task: str
+    data: list[str]
+    val: list[str] | str | None
+    sha256: list[str]
+    options: dict[str, Any]
+    vocabulary: dict[str, Any]
+    decoders: NotRequired[str]
+    rules: NotRequired[int]
+    trained_on: NotRequired[model_file.TrainedOn]
 
 
 class Run:
@@ -27,7 +50,7 @@ class Run:
 
     @property
     def model(self) -> Path:
-        return self.folder / "model.safetensors"
+        return self.folder / model_file.NAME
 
     @property
     def metrics(self) -> Path:
@@ -36,20 +59,29 @@ class Run:
     @staticmethod
     def check(folder: Path, overwrite: bool, keep: Sequence[Path] = ()) -> None:
         """Raise `InputError` where a run cannot begin: an existing place is never overwritten by accident, and never
-        if one of the files to `keep`, which the training reads, lies in it."""
-        if not folder.exists():
+        if one of the files to `keep`, which the training reads, lies in it, or any that no training has written: a
+        table or a backbone may name it."""
+        if not folder.exists() and not folder.is_symlink():
             return
         if not overwrite:
             raise InputError(f"{folder} exists already: choose another --out, or add --overwrite to replace that run")
+        if folder.is_symlink():
+            raise InputError(f"{folder} is a link, and --overwrite replaces folders: name the folder that it leads to")
         if not folder.is_dir() or (any(folder.iterdir()) and not (folder / "run.json").exists()):
             raise InputError(f"{folder} is not a run folder, so --overwrite does not replace it: choose another --out")
         for path in keep:
-            if path.resolve().is_relative_to(folder.resolve()):
+            places = (path.resolve(), Path(os.path.abspath(path)))  # the file, and the link that leads to it
+            if any(place.is_relative_to(folder.resolve()) for place in (*places, places[1].parent.resolve())):
                 raise InputError(f"{path} lies in {folder}, which --overwrite would delete: choose another --out")
+        for path in _of_others(folder):
+            raise InputError(
+                f"{path} was not written by a training, and --overwrite would delete it with {folder}: move it away, "
+                "or choose another --out"
+            )
 
-    def describe(self, config: dict[str, Any]) -> None:
+    def describe(self, config: Mapping[str, Any]) -> None:
         """Write run.json."""
-        text = json.dumps(config, indent=1, ensure_ascii=False)
+        text = json.dumps(signed(config), indent=1, ensure_ascii=False)
         # the bytes of a file's name need not be UTF-8: such a one becomes JSON's escape
         files.write(self.folder / "run.json", text.encode(errors="backslashreplace"))
 
@@ -66,8 +98,14 @@ class Run:
             raise InputError(f"{folder} is not a run folder: it has no run.json") from None
         except (OSError, ValueError) as error:
             raise InputError(f"cannot read {folder / 'run.json'} ({error}): the run cannot be resumed") from error
-        if not isinstance(config, dict) or not config.keys() >= RUN_KEYS:
-            raise InputError(f"{folder / 'run.json'} is damaged: the run cannot be resumed, but its model can be used")
+        try:
+            check(config, Config, "run.json")
+            if CHECKSUM in config and config != signed(config):  # runs of version 0.1.0 have none
+                raise InputError("it fails its checksum")
+        except InputError as error:
+            raise InputError(
+                f"{folder / 'run.json'} is damaged ({error}): the run cannot be resumed, but its model can be used"
+            ) from error
         return cls(folder), config
 
     def log(self, line: dict[str, Any]) -> None:
@@ -78,13 +116,24 @@ class Run:
         except OSError as error:
             raise UnrolledError(f"cannot write {self.metrics}: {error.strerror}") from error
 
-    def forget_after(self, step: int) -> None:
-        """Drop the lines of metrics.jsonl that lie after a checkpoint: they will be written again."""
-        if self.metrics.exists():
-            lines = self.metrics.read_text().splitlines()
-            # a kill can leave half a line at the end
-            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-            files.write(self.metrics, "".join(line + "\n" for line in kept).encode())
+    def forget_after(self, step: int) -> str | None:
+        """Drop the lines of metrics.jsonl that lie after a checkpoint: they will be written again. A line that is no
+        report is dropped too. Returns what to tell people; a log never stops a training."""
+        if not self.metrics.exists():
+            return None
+        try:
+            lines = self.metrics.read_bytes().split(b"\n")
+            steps = [_step_of(line) for line in lines]
+            kept = [line for line, at in zip(lines, steps, strict=True) if at is not None and at <= step]
+            files.write(self.metrics, b"".join(line + b"\n" for line in kept))
+        except (OSError, UnrolledError) as error:
+            return f"{self.metrics} cannot be read or written ({error}), so it does not go on"
+        # a kill can leave half a line at the end
+        bad = [n for n, (line, at) in enumerate(zip(lines[:-1], steps, strict=False), 1) if line.strip() and at is None]
+        if not bad:
+            return None
+        listed = ", ".join(map(str, bad[:5])) + (", …" if len(bad) > 5 else "")
+        return f"{self.metrics} had lines that are no reports, which were left out: {listed}"
 
 
 class Claim:
@@ -109,9 +158,11 @@ class Claim:
                 return cls(parent / f"{name}-{number}")
         raise AssertionError("there is always another number")
 
-    def begin(self, config: dict[str, Any]) -> Run:
-        """The run: its folder holds this configuration and nothing else."""
+    def begin(self, config: dict[str, Any], keep: Sequence[Path] = ()) -> Run:
+        """The run: its folder holds this configuration and nothing else. An older run there is deleted, where
+        `Run.check` still finds nothing in it to `keep`: the training has read its data meanwhile."""
         if not self.made:
+            Run.check(self.folder, True, keep)
             with _refusing(self.folder):
                 shutil.rmtree(self.folder)
             self._make()
@@ -152,3 +203,31 @@ def _refusing(folder: Path) -> Iterator[None]:
         raise UnrolledError(
             f"cannot create the run folder {folder}: {error.strerror or error}; choose another --out"
         ) from error
+
+
+CHECKSUM = "run_sha256"
+
+
+def signed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with its checksum, which does not depend on how the JSON is laid out; one that it has had
+    before is replaced."""
+    unsigned = {name: value for name, value in config.items() if name != CHECKSUM}
+    text = json.dumps(unsigned, sort_keys=True)
+    return {**unsigned, CHECKSUM: hashlib.sha256(text.encode()).hexdigest()}
+
+
+def _step_of(line: bytes) -> int | None:
+    """The step of a report, None for what is none."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return step if isinstance(step, int) else None
+
+
+def _of_others(folder: Path) -> Iterator[Path]:
+    """What lies in a run folder and was not written by trainings: their files are plain files under known names."""
+    for path in sorted(folder.rglob("*")):
+        known = OURS.fullmatch(path.relative_to(folder).as_posix())
+        if not known or path.is_symlink() or path.is_dir() != bool(re.search(r"step-[^/]*$", path.name)):
+            yield path
