@@ -146,8 +146,8 @@ class Trainer:
         """Choose between the last model and the best before it, measure the choice, save."""
         if not self.step:
             raise InputError(
-                f"--seconds {self.options.seconds:g} leaves no time for a single update: starting, reading the "
-                f"data and building the network took {self.clock.elapsed():.1f} s, and validation and saving need "
+                f"--seconds {self.options.seconds:g} leaves no time for a single update: starting, reading the data "
+                f"and building the network took {self.clock.elapsed():.1f} s, and validation and saving need "
                 f"{self.schedule.reserve:.1f} s; give more seconds"
             )
         self._report_training(norm)
