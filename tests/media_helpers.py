@@ -106,7 +106,9 @@ def make(folder: Path, *files: str, **texts: str) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     for name, text in texts.items():
-        (folder / name.replace("__", ".")).write_text(text, encoding="utf-8")
+        path = folder / name.replace("__", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
     return folder
 
 

@@ -37,7 +37,8 @@ def test_every_usual_table_and_the_folder_it_is_in(tmp_path: Path, name: str, te
     make(tmp_path, "a.mp4", "b.mp4", **{name.replace(".", "__"): text})
     for path in (tmp_path / name, tmp_path):
         found = read_clips([path])
-        assert rows(found, tmp_path) == TWO and found.groups is None and found.splits is None and found.notes == []
+        assert rows(found, tmp_path) == TWO and found.groups is None and found.splits is None
+        assert all("is taken for a header" in note for note in found.notes)
         assert found.places.say(1).startswith(f"{tmp_path / name}, line ")
 
 
@@ -62,7 +63,8 @@ def test_a_folder_a_class(tmp_path: Path) -> None:
     make(tmp_path, "wave/c10.mp4", "wave/c9.avi", "nod/x/1.png", "nod/notes.txt", "nod/.hidden.mp4", "README.md")
     found = read_clips([tmp_path])
     assert rows(found, tmp_path) == [("nod/x", "nod"), ("wave/c9.avi", "wave"), ("wave/c10.mp4", "wave")]
-    assert found.notes == [f"left out of {tmp_path / 'nod'}: notes.txt"] and found.splits is None
+    left_out = [f"left out of {tmp_path}: README.md", f"left out of {tmp_path / 'nod'}: notes.txt"]
+    assert found.notes[:2] == left_out and "hidden or of the system: 1" in found.notes[2] and found.splits is None
     assert found.places.say(1) == str(tmp_path / "wave/c9.avi")
 
 
@@ -87,7 +89,7 @@ def test_parts_with_a_folder_a_class(tmp_path: Path) -> None:
         ("path,label,split\na.mp4,wave,training\nb.mp4,nod,holdout\n", "line 3: unknown split 'holdout'"),
         ("path,label,group\na.mp4,wave,ann\nb.mp4,nod,\n", "line 3 has no group"),
         ("path,what\na.mp4,wave\n", "has no column called label"),
-        ("a.mp4,wave\nb.mp4,nod\n", "has no header: name the columns"),
+        ("a.mp4,wave\nb.mp4,nod\n", "it has no header, its first row is 1"),
         ("path,label\na.mp4,wave,nod\n", "line 2 has 3 columns and line 1 has 2"),
         ("", "has no rows"),
     ],
@@ -102,7 +104,7 @@ def test_what_is_wrong_with_a_table_of_clips(tmp_path: Path, text: str, message:
 def test_missing_files_are_left_out_on_request(tmp_path: Path) -> None:
     make(tmp_path, "a.mp4", clips__csv="path,label\na.mp4,wave\nnone.mp4,nod\n")
     found = read_clips([tmp_path], bad_files="skip")
-    assert rows(found, tmp_path) == TWO[:1] and found.notes == ["missing files left out: 1 (none.mp4)"]
+    assert rows(found, tmp_path) == TWO[:1] and found.notes[1:] == ["missing files left out: 1 (none.mp4)"]
     (tmp_path / "a.mp4").unlink()
     assert "no such file: a.mp4" in refused(read_clips, tmp_path, bad_files="skip")  # nothing would be left
 

@@ -62,7 +62,7 @@ REFUSED = {
     "two columns of texts": ("several columns that --text-column could mean", f"{CLASSIFY} two_texts.tsv"),
     "two columns of labels": ("several columns that --label-column could mean", f"{CLASSIFY} two_labels.tsv"),
     "three columns": ("does not say which column is which", f"{CLASSIFY} three.tsv"),
-    "one text of each": ("2 examples are too few", f"{CLASSIFY} one_each.tsv"),
+    "one text of each": ("no label occurs twice in the 2 examples", f"{CLASSIFY} one_each.tsv"),
     "a text without label": ("no_label.tsv, line 3 has no label", f"{CLASSIFY} no_label.tsv"),
     "a row too short": ("ragged.tsv, line 3 has 1 columns and line 1 has 2", f"{CLASSIFY} ragged.tsv"),
     "unknown label to validate on": (
@@ -78,8 +78,8 @@ REFUSED = {
     "lines that do not match": ("a has 30 lines and short has 7", f"{TRANSLATE} a short"),
     "lines to validate on that do not match": ("a has 30 lines and short has 7", f"{TRANSLATE} a b --val a short"),
     "only empty lines": ("there is no pair with both sides", f"{TRANSLATE} blank blank"),
-    "two columns of sources": ("several columns that the source column could mean", f"{TRANSLATE} two_sources.tsv"),
-    "two columns of targets": ("several columns that the target column could mean", f"{TRANSLATE} two_targets.tsv"),
+    "two columns of sources": ("several columns that --source-column could mean", f"{TRANSLATE} two_sources.tsv"),
+    "two columns of targets": ("several columns that --target-column could mean", f"{TRANSLATE} two_targets.tsv"),
     "three columns of two sides": ("does not say which column is the source", f"{TRANSLATE} three.tsv"),
     "one column twice": (
         "source and target are both column 1",

@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.test_tokenizers import SPECIMENS, check, stream, texts
-from unrolled.data import bpe_tokenizer, corpus, sources, tokenizers
+from unrolled.data import bpe_tokenizer, corpus, text_files, tokenizers
 from unrolled.data.bpe_tokenizer import BpeTokenizer
 from unrolled.data.labelled import read_labelled
 from unrolled.data.pairs import read_pairs
@@ -237,7 +237,7 @@ LONG = "ab cd  한국어 é\n\nef\tg " * 9
 @pytest.mark.parametrize("block", [1, 2, 3, 5, 7, 64, 1 << 22])
 @pytest.mark.parametrize("kind", ["word", "bpe"])
 def test_blocks_change_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, block: int) -> None:
-    monkeypatch.setattr(sources, "BLOCK", block)
+    monkeypatch.setattr(text_files, "BLOCK", block)
     documents = [LONG, "word" * 9, LONG[::-1]]
     for number, text in enumerate(documents):
         (tmp_path / str(number)).write_text(text, encoding="utf-8", newline="")

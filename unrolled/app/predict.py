@@ -1,12 +1,11 @@
 """`unrolled predict`: the command. No torch is imported before it runs."""
 
-import codecs
 import itertools
 import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -21,6 +20,7 @@ from unrolled.app.given import (
     searched,
 )
 from unrolled.app.output import DeviceFlag, JsonFlag, ModelArgument, print_json, say_what_takes_long
+from unrolled.data.text_files import blocks, check_encoding, lines_of, lines_of_standard_input
 from unrolled.errors import InputError
 from unrolled.tasks.options import SearchOptions
 
@@ -92,11 +92,17 @@ def predict(
         raise InputError(
             f"--picture is for models of clips and pictures, and {model} is a model for {loaded.task}: leave it out"
         )
-    return _predict_texts(model, loaded, inputs, how, skips, encoding or "utf-8", json)
+    return _predict_texts(model, loaded, inputs, how, skips, encoding, json)
 
 
 def _predict_texts(
-    model: Path, loaded: Any, inputs: tuple[str, ...], how: dict[str, Any], skips: Skips, encoding: str, json: bool
+    model: Path,
+    loaded: Any,
+    inputs: tuple[str, ...],
+    how: dict[str, Any],
+    skips: Skips,
+    encoding: str | None,
+    json: bool,
 ) -> int:
     if loaded.task not in LINES:
         raise InputError(f"{model} is a model for {loaded.task}, which predicts nothing of a text: see unrolled sample")
@@ -117,31 +123,26 @@ def _predict_texts(
     return skips.code
 
 
-def _check(inputs: tuple[str, ...], encoding: str) -> None:
+def _check(inputs: tuple[str, ...], encoding: str | None) -> None:
     """Before anything is predicted: the encoding, and names of files that are not there. Beside files that are, these
     are files that cannot be read; alone, a mistyped name would become a text."""
-    try:
-        codecs.lookup(encoding)
-        b"a".decode(encoding, errors="replace")
-    except (LookupError, ValueError):
-        raise InputError(f"unknown --encoding {encoding!r}: name one such as utf-8, latin-1, cp1252 or cp949") from None
+    check_encoding(encoding)
     if not any(map(_is_file, inputs)):
         for given in inputs:
             refuse_a_name(given, f"give it on standard input: echo {shlex.quote(given)} | unrolled predict MODEL")
 
 
-def _texts(inputs: tuple[str, ...], encoding: str, size: int, skips: Skips) -> Iterator[list[str]]:
+def _texts(inputs: tuple[str, ...], encoding: str | None, size: int, skips: Skips) -> Iterator[list[str]]:
     """In groups: many lines of a file together, those of standard input each as it comes."""
     for given in inputs or ("-",):
         if given == "-":
-            yield from ([line] for line in _lines(_standard_input(encoding), "standard input"))
+            yield from ([line] for line in lines_of_standard_input(encoding))
         elif _is_file(given) or looks_like_a_file(given):
             with skips.reading(given):
-                _read_through(given, encoding)
-                with open(given, encoding=encoding, newline="\n") as file:
-                    lines = _lines(file, given)
-                    while group := list(itertools.islice(lines, size)):
-                        yield group
+                _read_through(Path(given), encoding)
+                lines = lines_of(Path(given), encoding)
+                while group := list(itertools.islice(lines, size)):
+                    yield group
         else:
             yield [given]
 
@@ -158,34 +159,11 @@ def _is_file(given: str) -> bool:
         return False
 
 
-def _read_through(given: str, encoding: str) -> None:
+def _read_through(path: Path, encoding: str | None) -> None:
     """Raises `InputError` where a file cannot be read to its end: then none of its lines is predicted."""
     from unrolled.data.pictures import check_file
 
-    check_file(Path(given))
-    if Path(given).is_file():  # a pipe is read once
-        try:
-            with open(given, encoding=encoding, newline="\n") as file:
-                for _ in _lines(file, given):
-                    pass
-        except OSError as error:
-            raise InputError(f"cannot read {given}: {error.strerror}") from error
-
-
-def _standard_input(encoding: str) -> TextIO:
-    sys.stdin.reconfigure(encoding=encoding)  # type: ignore[union-attr]
-    return sys.stdin
-
-
-def _lines(stream: TextIO, name: str) -> Iterator[str]:
-    read = 0
-    try:
-        for line in stream:
-            read += 1
-            yield line.rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{name} is not {error.encoding} somewhere after line {read:,}: name its --encoding, such as latin-1"
-        ) from None
-    except UnicodeError as error:  # UTF-16 without a byte-order mark, for one
-        raise InputError(f"{name} is not text in this encoding ({error}): name its --encoding") from None
+    check_file(path)
+    if path.is_file():  # a pipe is read once
+        for _ in blocks(path, encoding):
+            pass

@@ -9,6 +9,7 @@ from typing import Any
 
 from unrolled.app.given import Skips
 from unrolled.app.output import print_json, told
+from unrolled.data.text_files import lines_of_standard_input
 from unrolled.errors import InputError
 
 TASKS = ("caption-video", "classify-video", "label-frames")
@@ -60,7 +61,7 @@ def _clips(inputs: tuple[str, ...]) -> Iterator[str]:
     """Files and folders of pictures; standard input names one a line."""
     for given in inputs or ("-",):
         if given == "-":
-            yield from (line.strip() for line in sys.stdin if line.strip())
+            yield from (line.strip() for line in lines_of_standard_input() if line.strip())
         else:
             yield given
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from unrolled.app.given import Skips
 from unrolled.app.output import print_json, told
+from unrolled.data.text_files import lines_of_standard_input
 from unrolled.errors import InputError
 
 TASKS = ("caption-image",)
@@ -79,7 +80,7 @@ def _paths(inputs: tuple[str, ...], skips: Skips) -> Iterator[list[Path]]:
 
     for given in inputs or ("-",):
         if given == "-":
-            yield from ([Path(line.rstrip("\r\n"))] for line in sys.stdin if line.strip())
+            yield from ([Path(line)] for line in lines_of_standard_input() if line.strip())
             continue
         path = Path(given)
         found = [path]

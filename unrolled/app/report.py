@@ -55,18 +55,11 @@ def report(
     overwrite
         Replace a file that exists.
     """
-    from unrolled.inspection import pictures as drawing
     from unrolled.tasks.fitting import pick_device
     from unrolled.tasks.models import load
     from unrolled.training import files
 
-    as_page = out.suffix.lower() in (".html", ".htm")
-    if not as_page:
-        if out.suffix.lower() not in drawing.SUFFIXES:
-            raise InputError(f"{out} is neither .html nor .png nor .svg: name a file of one of these kinds")
-        drawing.check(out)
-    if out.exists() and not overwrite:
-        raise InputError(f"{out} exists already: name another file with --out, or add --overwrite")
+    as_page = _is_page(out, overwrite)
     count = pictures if pictures is not None else PAGE if as_page else SHEET
     if count < 1:
         raise InputError(f"--pictures is {count}: it must be at least 1")
@@ -85,6 +78,20 @@ def report(
     else:
         print(out)
     return 0
+
+
+def _is_page(out: Path, overwrite: bool) -> bool:
+    """Whether this is a page, not a sheet. Raises `InputError` where it cannot be written."""
+    from unrolled.inspection import pictures
+
+    as_page = out.suffix.lower() in (".html", ".htm")
+    if not as_page:
+        if out.suffix.lower() not in pictures.SUFFIXES:
+            raise InputError(f"{out} is neither .html nor .png nor .svg: name a file of one of these kinds")
+        pictures.check(out)
+    if out.exists() and not overwrite:
+        raise InputError(f"{out} exists already: name another file with --out, or add --overwrite")
+    return as_page
 
 
 def _evenly(count: int, most: int) -> Any:

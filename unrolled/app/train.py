@@ -81,7 +81,8 @@ def train_language_model(
     Parameters
     ----------
     files
-        Text in UTF-8; each file is a document, a folder gives the text files in it.
+        Text in UTF-8; each file is a document, a folder gives the text files in it. Folders or files named after train,
+        val and test are the parts of the data.
     val
         Text to validate on, instead of the end of the training text.
     """
@@ -101,7 +102,8 @@ def train_classify_text(
     ----------
     files
         A TSV, CSV or JSON-lines file with a column of texts and one of labels; or a folder with a folder or a file for
-        each class; or a file for each class, a text a line.
+        each class; or a file for each class, a text a line. Folders named train, val and test are the parts of the
+        data.
     val
         Labelled texts to validate on, instead of a part of the training texts.
     """

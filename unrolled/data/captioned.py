@@ -30,10 +30,10 @@ from typing import Any
 
 import numpy as np
 
+from unrolled.data.columns import CAPTION, GROUP, PATH
 from unrolled.data.examples import RULES, BadFiles, Places, Skipped, check_paths, picked
+from unrolled.data.folders import Aside, entries
 from unrolled.data.media_files import (
-    GROUP,
-    PATH,
     Row,
     groups_of_rows,
     located,
@@ -45,10 +45,10 @@ from unrolled.data.media_files import (
     tables_in,
 )
 from unrolled.data.splits import part_of
-from unrolled.data.tables import FORMATS, read_objects, read_table, read_text, split_lines
+from unrolled.data.tables import FORMATS, check_json, header_notes, read_objects, read_table
+from unrolled.data.text_files import read_text, split_lines
 from unrolled.errors import InputError
 
-CAPTION = ("caption", "captions", "text", "sentence", "description", "comment")
 TOKENS = (".token.txt", ".token")
 COMMENTS = re.compile(r"\s*image_name\s*\|\s*comment_number\s*\|\s*comment\s*", re.IGNORECASE)
 """The first line of Flickr30k's results.csv."""
@@ -126,7 +126,7 @@ def _tables_of(folder: Path) -> list[tuple[Path, str | None]]:
     )
     if tables:
         return list(zip(tables, parts_of_names(tables), strict=True))
-    parts = [p for p in sorted(folder.iterdir()) if p.is_dir() and part_of(p.name)]
+    parts = [p for p in entries(folder, Aside()) if p.is_dir() and part_of(p.name)]
     found = [(table, part_of(p.name)) for p in parts for table, _ in _tables_of(p)]
     if not found:
         raise InputError(
@@ -137,7 +137,7 @@ def _tables_of(folder: Path) -> list[tuple[Path, str | None]]:
 
 
 def _token_files(folder: Path) -> list[Path]:
-    found = [p for p in folder.iterdir() if p.name.lower().endswith(TOKENS) and not p.name.startswith(".")]
+    found = [p for p in entries(folder, Aside()) if p.name.lower().endswith(TOKENS)]
     plain = [p for p in found if "lemma" not in p.name]  # Flickr8k has captions of lemmas too
     if len(plain) > 1:
         raise InputError(f"the folder {folder} has {' and '.join(p.name for p in sorted(plain))}: name the one to read")
@@ -168,7 +168,8 @@ def _rows(path: Path, part: str | None, encoding: str | None, notes: list[str]) 
     if suffix in (".txt", ".token") and NUMBERED.fullmatch(first.partition("\t")[0].strip()):
         return _of_tokens(path, encoding, notes)
     kind: Any = "csv" if suffix == ".txt" and "\t" not in first else None
-    table = read_table(path, encoding=encoding, names=(*PATH, *CAPTION), kind=kind)
+    table = read_table(path, encoding=encoding, kind=kind)
+    notes += header_notes([table], "name the columns in it")
     return rows_of_table(table, (CAPTION,), part)
 
 
@@ -197,7 +198,9 @@ def _of_object(path: Path, line: int, found: dict[str, Any], part: str | None) -
 def _json(path: Path, encoding: str | None) -> list[dict[str, Any]]:
     """The objects of one JSON, each with the keys of `metadata.jsonl`."""
     try:
-        found = json.loads(read_text(path, encoding))
+        text = read_text(path, encoding)
+        found = json.loads(text)
+        check_json(text, found, str(path))
         if isinstance(found, dict) and "annotations" in found:
             captions = _of_each(found["annotations"], "image_id")
             named = JSON_NAME.fullmatch(path.name)
@@ -228,6 +231,8 @@ def _json(path: Path, encoding: str | None) -> list[dict[str, Any]]:
                 }
                 for image in found["images"]
             ]
+    except InputError:
+        raise
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         what = f"{type(error).__name__}: {error}"
         raise InputError(
@@ -291,7 +296,7 @@ def _of_tokens(path: Path, encoding: str | None, notes: list[str]) -> list[Row]:
 def _listed(path: Path, encoding: str | None) -> dict[str, str]:
     """The part of each picture that the lists of names beside a file of captions say."""
     splits: dict[str, str] = {}
-    for file in sorted(path.parent.iterdir()):
+    for file in entries(path.parent, Aside()):
         if named := LIST.search(file.name):
             part = part_of(named[1]) or ""
             for line, name in enumerate(split_lines(read_text(file, encoding)), 1):

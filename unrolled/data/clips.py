@@ -6,8 +6,8 @@ Clips with a label (`read_clips`):
   common that are not independent: the person in them, the recording they were cut from) and `split`.
 * A folder with such a table, called clips, labels or metadata, or the only one in it.
 * Lists as UCF101 has them (trainlist01.txt): lines of Class/clip.avi, a number after it or not.
-* A folder with a folder a class, in it a clip each file, or each folder of pictures; or with folders train, val and
-  test (by their usual names), each with a folder a class.
+* A folder with a folder a class, in it a clip each file, or each folder of pictures, perhaps in folders of their own;
+  or with folders train, val and test (by their usual names), each with a folder a class; or several such folders.
 
 Where nothing else says groups, the names of the files may (v_Class_g07_c02.avi; see `media_files.IN_NAMES`).
 
@@ -29,29 +29,27 @@ from pathlib import Path
 
 import numpy as np
 
+from unrolled.data.columns import END, FRAME, LABEL, START
 from unrolled.data.examples import BadFiles, Places, Skipped, check_paths, picked
-from unrolled.data.labelled import LABEL, MANY, Classes
+from unrolled.data.folders import UNLABELLED, Aside, divided, entries
+from unrolled.data.labelled import MANY, Classes
 from unrolled.data.media_files import (
-    PATH,
     Row,
     groups_of_rows,
     has_column,
     located,
     of_each_file,
-    part_of_name,
     parts_of_names,
     places_of,
     rows_of_table,
     splits_of_rows,
     tables_in,
 )
-from unrolled.data.pictures import natural
-from unrolled.data.tables import FORMATS, Table, read_table, read_text, split_lines
+from unrolled.data.pictures import is_picture_name, natural
+from unrolled.data.tables import FORMATS, Table, header_notes, read_table
+from unrolled.data.text_files import read_text, split_lines
 from unrolled.errors import InputError
 
-START = ("start_frame", "start", "begin_frame", "begin")
-END = ("end_frame", "end", "stop_frame", "stop")
-FRAME = ("frame", "frame_number")
 NONE = "none"
 """The label of frames that no segment covers."""
 NO_CLIPS = (".txt", ".md", ".csv", ".tsv", ".json", ".jsonl", ".npz", ".npy", ".pdf", ".html", ".xml", ".srt", ".vtt")
@@ -165,7 +163,7 @@ def read_clips(
     given, notes, skipped = [Path(path) for path in paths], list[str](), list[Skipped]()
     check_paths(given, bad_files)
     lists = all(path.suffix.lower() == ".txt" and path.is_file() for path in given)
-    tables = [] if lists else _tables(given, ("clips", "labels", "metadata"), encoding)
+    tables = [] if lists else _tables(given, ("clips", "labels", "metadata"), encoding, notes)
     if lists:
         parts = parts_of_names(given)
         listed = [row for p, part in zip(given, parts, strict=True) for row in _of_list(p, part, encoding)]
@@ -174,7 +172,7 @@ def read_clips(
         named = [row for t, part in tables for row in rows_of_table(t, (LABEL,), part)]
         rows = located(named, bad_files, notes, skipped)
     else:
-        rows = [row for folder in given for row in _of_folder(folder, notes)]
+        rows = _of_folders(given, notes)
     for first, *others in of_each_file(rows):
         if others:
             raise InputError(f"{others[0].place}: {first.path} is in line {first.line:,} already: a clip has one label")
@@ -189,7 +187,7 @@ def read_segments(
     """Clips with labels over time; see the module's first lines. Raises `InputError` with file and line."""
     given, notes, skipped = [Path(path) for path in paths], list[str](), list[Skipped]()
     check_paths(given, bad_files)
-    tables = _tables(given, ("segments", "frames", "labels"), encoding)
+    tables = _tables(given, ("segments", "frames", "labels"), encoding, notes)
     if not tables:
         needed = "a table with the columns path, start_frame, end_frame and label"
         raise InputError(f"the folder {given[0]} has no segments.csv: give it {needed}")
@@ -204,7 +202,9 @@ def read_segments(
     return Segmented([row.path for row in firsts], segments, places_of(firsts), groups, splits, notes, skipped)
 
 
-def _tables(given: list[Path], names: Sequence[str], encoding: str | None) -> list[tuple[Table, str | None]]:
+def _tables(
+    given: list[Path], names: Sequence[str], encoding: str | None, notes: list[str]
+) -> list[tuple[Table, str | None]]:
     """The tables that are given or are in the given folder, each with the part of the data that its name says where
     all names do; [] for folders without."""
     folders = [path.is_dir() for path in given]
@@ -216,8 +216,8 @@ def _tables(given: list[Path], names: Sequence[str], encoding: str | None) -> li
             raise InputError(
                 f"{path} is no table: give a .csv, .tsv or .jsonl that names clips, or a folder with clips"
             )
-    header = (*PATH, *LABEL)
-    read = [read_table(path, encoding=encoding, names=header) for path in files]
+    read = [read_table(path, encoding=encoding, flag=False) for path in files]
+    notes += header_notes(read, "name the columns in it")
     return list(zip(read, parts_of_names(files), strict=True))
 
 
@@ -238,33 +238,58 @@ def _of_list(path: Path, part: str | None, encoding: str | None) -> list[Row]:
     return rows
 
 
-def _of_folder(folder: Path, notes: list[str]) -> list[Row]:
-    """A folder a class, or parts with a folder a class each."""
-    folders = _entries(folder, folders=True)
-    parts = [part_of_name(p) for p in folders]
-    if folders and None not in parts:
-        pairs = [(path, part) for p, part in zip(folders, parts, strict=True) for path in _entries(p, folders=True)]
-    else:
-        pairs = [(path, None) for path in folders]
+def _of_folders(given: list[Path], notes: list[str]) -> list[Row]:
+    """Of folders of classes, or of parts with a folder a class each."""
+    aside, deeper = Aside(), list[Path]()
+    parts: Sequence[str | None] = (divided(given) if len(given) > 1 else None) or [None] * len(given)
     rows = []
-    for path, part in pairs:
-        clips = [p for p in _entries(path) if p.is_dir() or p.suffix.lower() not in NO_CLIPS]
-        aside = [p.name for p in _entries(path) if p not in clips]
-        if aside:
-            notes.append(f"left out of {path}: {', '.join(aside[:5])}{', …' if len(aside) > 5 else ''}")
-        if not clips:
-            raise InputError(f"the folder {path} has no clips: give it some, or remove it")
-        rows += [Row(p, 0, p, (path.name,), part) for p in clips]
-    if not rows:
-        raise InputError(
-            f"the folder {folder} has neither a table of clips nor folders: give it a folder for each class"
-        )
+    for folder, part in zip(given, parts, strict=True):
+        inside = _folders(folder, aside)
+        inner = divided(inside) if inside and part is None else None
+        pairs: list[tuple[Path, str | None]] = [(path, part) for path in inside]
+        if inner:
+            pairs = [(c, of) for p, of in zip(inside, inner, strict=True) for c in _folders(p, aside)]
+        if not pairs:
+            raise InputError(
+                f"the folder {folder} has neither a table of clips nor folders: give it a folder for each class"
+            )
+        for path, of in pairs:
+            clips = _clips_below(path, aside, deeper)
+            if not clips:
+                raise InputError(f"the folder {path} has no clips: give it some, or remove it")
+            rows += [Row(clip, 0, clip, (path.name,), of) for clip in clips]
+    notes += aside.notes()
+    if deeper:
+        notes.append(f"clips in folders below that of their class: {len(deeper):,}, the first is {deeper[0]}")
     return rows
 
 
-def _entries(folder: Path, folders: bool = False) -> list[Path]:
-    found = sorted(folder.iterdir(), key=natural)
-    return [p for p in found if not p.name.startswith(".") and (p.is_dir() or not folders)]
+def _folders(folder: Path, aside: Aside) -> list[Path]:
+    """In natural order; files beside them, and folders of what has no label, are left out."""
+    found = entries(folder, aside)
+    kept = [path for path in found if path.is_dir() and path.name.casefold() not in UNLABELLED]
+    aside.add(path for path in found if path not in kept)
+    return sorted(kept, key=natural)
+
+
+def _clips_below(folder: Path, aside: Aside, deeper: list[Path]) -> list[Path]:
+    """The clips of a class. A folder with pictures is one; what lies in other folders goes to `deeper` too."""
+    clips = []
+    for path in sorted(entries(folder, aside), key=natural):
+        if path.is_dir():
+            if any(is_picture_name(inside) for inside in entries(path, Aside())):
+                clips.append(path)
+                continue
+            found = _clips_below(path, aside, [])
+            deeper += found
+            clips += found
+            if not found:
+                aside.add([path])
+        elif path.suffix.lower() in NO_CLIPS:
+            aside.add([path])
+        else:
+            clips.append(path)
+    return clips
 
 
 def _in_order(rows: Sequence[Row]) -> list[tuple[int, int, str]]:

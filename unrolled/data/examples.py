@@ -9,6 +9,8 @@ from typing import Any, Generic, Literal, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 
+from unrolled.data.columns import SPLIT
+from unrolled.data.folders import check_data
 from unrolled.data.splits import PARTS, divide, part_of
 from unrolled.data.tables import Table
 from unrolled.errors import InputError
@@ -298,7 +300,7 @@ def picked(column: Sequence[str] | None, rows: np.ndarray) -> list[str] | None:
 
 def splits_of(table: Table) -> list[str] | None:
     """What a column called "split" says of each row; None where there is none. Raises `InputError` at other words."""
-    at = table.guess(["split"], "the split column")
+    at = table.guess(SPLIT, "the split column")
     if at is None:
         return None
     cells = table.column(at)
@@ -331,7 +333,4 @@ def check_paths(paths: Sequence[Path], bad_files: BadFiles = "stop") -> None:
     if not paths:
         raise InputError("no data are given: name a file or a folder")
     for path in paths:
-        if not path.exists():
-            raise InputError(f"no such file or folder: {path}")
-        if not path.is_dir() and not path.is_file():
-            raise InputError(f"{path} is neither a file nor a folder: save its text to a file first")
+        check_data(path)

@@ -4,13 +4,15 @@
   from 1; else the usual headers say which they are, and in a table of two columns without a header the one with fewer
   different cells is the label. A column `split` says what each row is for.
 * A folder with tables: all of them, and where every name ends in train, val, dev or test, that is the split.
-* A folder with a folder a class, each file in it one text; or several such folders.
+* A folder with a folder a class, each file in it, also in folders below it, one text; or several such folders.
 * A folder with a file a class, one text a line; or several files. The label is the file's name without its suffix;
   where all have the same name and suffixes differ, the suffix (rt-polarity.pos, rt-polarity.neg).
+* A folder with folders that are all named train, val, dev, test or the like, each as above; or these folders.
 
 Texts and labels are stripped of white space around them. Empty lines are no texts; a row with a label and an empty
 text is left out and counted, or kept on request: an evaluation must not lose examples. A row without a label is an
-error. Hidden files, and README, LICENSE and SOURCE beside the classes, are left out.
+error. Left out, and said, are README, LICENSE and SOURCE beside the classes, folders of texts without a label (unsup),
+what lies beside folders of classes or of parts, and what `folders.py` says.
 """
 
 from collections import Counter
@@ -22,15 +24,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from unrolled.data.columns import LABEL, TEXT
 from unrolled.data.contents import check
 from unrolled.data.examples import BadFiles, Places, Skipped, check_paths, picked, splits_of
-from unrolled.data.splits import part_of
-from unrolled.data.tables import FORMATS, NoColumn, Table, looks_like_table, read_table, read_text, split_lines
+from unrolled.data.layouts import Found, find_texts
+from unrolled.data.splits import part_at_the_end
+from unrolled.data.tables import NoColumn, Table, header_notes, read_table
+from unrolled.data.text_files import check_unicode, read_text, split_lines
 from unrolled.errors import InputError
-
-TEXT = ("text", "sentence", "document", "review", "comment")
-LABEL = ("label", "class", "category", "sentiment")
-ASIDE = ("readme", "license", "licence", "source")
 
 
 @dataclass(frozen=True)
@@ -157,19 +158,18 @@ def read_labelled(
     """
     given = [Path(path) for path in paths]
     check_paths(given, bad_files)
-    folders = [path.is_dir() for path in given]
-    if any(folders) and not all(folders):
-        raise InputError(f"{given[0]} and the others are files and folders: give one kind")
     notes: list[str] = []
-    tables, classes, whole = _layout(given, encoding, notes)
-    if tables:
-        found = _of_tables(tables, text_column, label_column, encoding, notes)
+    files = find_texts(given, encoding, notes)
+    if len({found.label is None for found in files}) > 1:
+        raise InputError(f"{given[0]} has tables in one part and classes in another: give one kind")
+    if files[0].label is None:
+        found = _of_tables(files, text_column, label_column, encoding, notes)
     else:
         if text_column is not None or label_column is not None:
             raise NoColumn(
                 f"{given[0]} is no table, so there are no columns: leave --text-column and --label-column out"
             )
-        found = _of_classes(classes, whole, encoding, notes, bad_files)
+        found = _of_classes(files, encoding, notes, bad_files)
     if not keep_empty:
         found = _without_empty(found)
     if not found.texts:
@@ -177,113 +177,72 @@ def read_labelled(
     return found
 
 
-def _layout(
-    given: list[Path], encoding: str | None, notes: list[str]
-) -> tuple[list[Path], dict[str, list[Path]], bool]:
-    """The tables, or the files of each class and whether a whole file is one text."""
-    if not given[0].is_dir():
-        tables = [path.suffix.lower() in FORMATS for path in given]
-        if all(tables) or (len(given) == 1 and looks_like_table(given[0], encoding)):
-            return given, {}, False
-        if any(tables) or len(given) == 1:
-            raise InputError(
-                f"{given[tables.index(False)]} has texts without labels: give a .tsv, .csv or .jsonl with a column of "
-                "labels, or one file a class"
-            )
-        return [], _classes_of(given), False
-    if len(given) > 1:
-        return [], {path.name: _files_in(path) for path in given}, True
-    entries = [p for p in sorted(given[0].iterdir()) if not p.name.startswith(".")]
-    folders = [p for p in entries if p.is_dir()]
-    tables_in = [p for p in entries if p.suffix.lower() in FORMATS and p.is_file()]
-    files = [p for p in entries if p.is_file() and p.stem.casefold() not in ASIDE]
-    chosen = tables_in or folders or files
-    if not chosen:
-        raise InputError(f"the folder {given[0]} is empty: give tables, or a folder or a file a class")
-    aside = [p.name for p in entries if p not in chosen]
-    if aside:
-        notes.append(f"left out of {given[0]}: {', '.join(aside[:5])}{', …' if len(aside) > 5 else ''}")
-    if tables_in:
-        return tables_in, {}, False
-    if folders:
-        return [], {p.name: _files_in(p) for p in folders}, True
-    if len(files) == 1:
-        raise InputError(f"the folder {given[0]} has one file, {files[0].name}: give a file or a folder for each class")
-    return [], _classes_of(files), False
-
-
-def _classes_of(files: list[Path]) -> dict[str, list[Path]]:
-    by_suffix = len({p.stem for p in files}) == 1
-    classes: dict[str, list[Path]] = {}
-    for path in files:
-        classes.setdefault(path.suffix[1:] if by_suffix and path.suffix else path.stem, []).append(path)
-    return classes
-
-
-def _files_in(folder: Path) -> list[Path]:
-    files = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")]
-    if not files:
-        raise InputError(f"the folder {folder} has no files: give it texts, one a file")
-    return files
-
-
-def _of_classes(
-    classes: dict[str, list[Path]], whole: bool, encoding: str | None, notes: list[str], bad_files: BadFiles
-) -> Labelled:
-    """From the files of each class. whole: a file is a text; else a line is."""
+def _of_classes(files: Sequence[Found], encoding: str | None, notes: list[str], bad_files: BadFiles) -> Labelled:
+    """From files of which each has the texts of one class."""
     skipped: list[Skipped] = []
-    texts: list[str] = []
-    labels: list[str] = []
-    places: list[tuple[Path, list[int]]] = []
-    for label, files in classes.items():
-        for path in files:
-            try:
-                text = read_text(path, encoding)
-            except InputError as error:
-                if bad_files == "stop":
-                    raise
-                skipped.append(Skipped(str(path), str(error)))
-                continue
-            lines = [text] if whole else split_lines(text)
-            kept = [n for n, line in enumerate(lines) if whole or line.strip()]
-            texts += [lines[n].strip() for n in kept]
-            labels += [label] * len(kept)
-            places.append((path, [0] if whole else [n + 1 for n in kept]))
-    if skipped:
-        if not places:
-            raise InputError(skipped[0].reason)
-        count = sum(map(len, classes.values()))
-        notes.append(f"bad files left out: {len(skipped):,} of {count:,} ({'; '.join(s.reason for s in skipped)})")
-    return Labelled(texts, labels, Places.join(places), None, notes, skipped)
-
-
-def _of_tables(
-    paths: list[Path], text_column: str | None, label_column: str | None, encoding: str | None, notes: list[str]
-) -> Labelled:
-    """From tables. Where every file's name says a part, that is the split."""
-    named = [part_of(p.stem.replace("-", "_").replace(".", "_").rpartition("_")[2]) for p in paths]
     texts: list[str] = []
     labels: list[str] = []
     splits: list[str] = []
     places: list[tuple[Path, list[int]]] = []
-    for path, part in zip(paths, named, strict=True):
-        table = read_table(path, encoding=encoding, names=(*TEXT, *LABEL), columns=(text_column, label_column))
+    for path, label, whole, part in files:
+        assert label is not None
+        check_unicode(label, f"the name of {path}")
+        try:
+            text = read_text(path, encoding)
+        except InputError as error:
+            if bad_files == "stop":
+                raise
+            skipped.append(Skipped(str(path), str(error)))
+            continue
+        lines = [text] if whole else split_lines(text)
+        kept = [n for n, line in enumerate(lines) if whole or line.strip()]
+        texts += [lines[n].strip() for n in kept]
+        labels += [label] * len(kept)
+        splits += [part] * len(kept) if part is not None else []
+        places.append((path, [0] if whole else [n + 1 for n in kept]))
+    if skipped:
+        if not places:
+            raise InputError(skipped[0].reason)
+        listed = "; ".join(one.reason for one in skipped)
+        notes.append(f"bad files left out: {len(skipped):,} of {len(files):,} ({listed})")
+    return Labelled(texts, labels, Places.join(places), splits or None, notes, skipped)
+
+
+def _of_tables(
+    files: Sequence[Found], text_column: str | None, label_column: str | None, encoding: str | None, notes: list[str]
+) -> Labelled:
+    """From tables. A column says what each row is for, else the table's folder, else the names of all tables."""
+    named = [part_at_the_end(found.path.stem)[1] for found in files]
+    told = None not in named and len(files) > 1
+    texts: list[str] = []
+    labels: list[str] = []
+    splits: list[str] = []
+    places: list[tuple[Path, list[int]]] = []
+    tables = [read_table(f.path, encoding=encoding, columns=(text_column, label_column)) for f in files]
+    bare: dict[tuple[int, int], Path] = {}
+    for table, found, by_name in zip(tables, files, named, strict=True):
         text, label = _columns(table, text_column, label_column, notes)
+        if table.header is None and {*bare, (text, label)} != {(text, label)}:
+            other = next(path for columns, path in bare.items() if columns != (text, label))
+            raise InputError(
+                f"{table.path} seems to have its columns in another order than {other}: choose --text-column and "
+                "--label-column"
+            )
+        if table.header is None:
+            bare[text, label] = table.path
         column = table.column(label)
         if "" in column:
             row = column.index("")
             raise InputError(f"{table.place(row)} has no label in column {label + 1}: add it, or remove the line")
-        if table.header is None and label_column is not None and 1 == column.count(column[0]) < len(column) / 2:
-            what = f"an example with the label {column[0]!r}, which occurs once"
-            notes.append(f"{table.place(0)} is taken for {what}: if it is a header, name the columns")
         texts += table.column(text)
         labels += column
-        places.append((path, table.lines))
-        told = splits_of(table) or (None if None in named or len(paths) == 1 else [part or ""] * len(column))
-        splits += told or []
+        places.append((table.path, table.lines))
+        part = found.part or (by_name if told else None)
+        splits += splits_of(table) or ([] if part is None else [part] * len(column))
+    notes += header_notes(tables, "name the columns with --text-column and --label-column")
     if 0 < len(splits) < len(texts):
         raise InputError(
-            f"some of the {len(paths)} tables have a split column and some have none: give all of them one"
+            f"some of the {len(files)} tables have a split column and some have none: give all of them one"
         )
     name = f" '{table.header[label]}'" if table.header is not None else ""
     return Labelled(texts, labels, Places.join(places), splits or None, notes, column=f"column {label + 1}{name}")

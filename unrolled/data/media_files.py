@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from unrolled.data.columns import GROUP, PATH
 from unrolled.data.examples import RULES, BadFiles, Places, Skipped, splits_of
-from unrolled.data.splits import part_of
+from unrolled.data.folders import Aside, entries, kind_of, shown, unusable
+from unrolled.data.splits import part_at_the_end
 from unrolled.data.tables import FORMATS, Table
 from unrolled.errors import InputError
 
-PATH = ("path", "file", "file_name", "filename", "clip", "video", "image", "image_name")
-GROUP = ("group", "speaker", "signer", "subject", "person")
 BESIDE = (
     *("", "clips", "videos", "video", "images", "Images"),
     *("Flicker8k_Dataset", "flickr30k_images", "flickr30k-images", "UCF-101", "TrainValVideo", "TestVideo"),
@@ -91,7 +91,7 @@ def tables_in(folder: Path, names: Sequence[str], suffixes: Iterable[str] = FORM
     """The tables of a folder that are meant: the one with the first of these names that is there, with one of these
     suffixes; else all tables where each is named after its part of the data; else the only one."""
     known = set(suffixes)
-    found = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in known and p.is_file() and p.name[0] != "."]
+    found = [p for p in entries(folder, Aside()) if p.suffix.lower() in known and p.is_file()]
     for name in names:
         same = [p for p in found if p.stem.casefold() == name]
         if len(same) > 1:
@@ -107,8 +107,8 @@ def tables_in(folder: Path, names: Sequence[str], suffixes: Iterable[str] = FORM
 def part_of_name(path: Path) -> str | None:
     """The part of the data that a file or folder is named after, such as "val" for words_dev.csv, and "train" for
     captions_train2014.json (COCO) and trainlist01.txt (UCF101)."""
-    last = path.stem.replace("-", "_").replace(".", "_").rpartition("_")[2]
-    return part_of(last if RULES.get() < 2 else re.sub(r"(list[0-9]{2}|(19|20)[0-9]{2})$", "", last))
+    stem = path.stem if RULES.get() < 2 else re.sub(r"(list[0-9]{2}|(19|20)[0-9]{2})$", "", path.stem)
+    return part_at_the_end(stem)[1]
 
 
 def parts_of_names(files: Sequence[Path]) -> Sequence[str | None]:
@@ -144,7 +144,7 @@ def _column(table: Table, names: Sequence[str]) -> list[str]:
             raise InputError(f"{table.path} has {header.count(name)} columns called {name!r}: keep one of them")
         if name in header:
             return table.column(header.index(name))
-    has = f"its columns are {table.listed()}" if table.header else "it has no header"
+    has = ("its columns are" if table.header else "it has no header, its first row is") + f" {table.listed()}"
     raise InputError(
         f"{table.path} has no column called {names[0]} ({' or '.join(names[1:4])}); {has}: name the columns"
     )
@@ -153,20 +153,20 @@ def _column(table: Table, names: Sequence[str]) -> list[str]:
 def located(rows: Sequence[Row], bad_files: BadFiles, notes: list[str], skipped: list[Skipped]) -> list[Row]:
     """The rows with the paths of files that are there; see the module's first lines. The others are added to `skipped`
     and counted in a note."""
-    where: dict[tuple[Path, Path], Path | None] = {}
+    where: dict[tuple[Path, Path], Path | str] = {}
     for row in rows:
         key = (row.table.parent, row.path)
         if key not in where:
-            where[key] = next((path for path in _candidates(row) if path.exists()), None)
-    found = [row._replace(path=path) for row in rows if (path := where[row.table.parent, row.path])]
-    missing = [name for (_, name), path in where.items() if path is None]
+            where[key] = _look(row)
+    found = [row._replace(path=path) for row in rows if isinstance(path := where[row.table.parent, row.path], Path)]
+    missing = {name: why for (_, name), why in where.items() if isinstance(why, str)}
     if missing:
-        first = next(row for row in rows if where[row.table.parent, row.path] is None)
+        first, why = next((r, w) for r in rows if isinstance(w := where[r.table.parent, r.path], str))
         more = f" (and {len(missing) - 1:,} other files that it names)" if len(missing) > 1 else ""
         if bad_files == "stop" or not found:
-            raise InputError(f"{first.place}: no such file: {first.path}{more}; put it there, or leave its line out")
-        notes.append(f"missing files left out: {len(missing):,} ({', '.join(map(str, missing))})")
-        skipped += [Skipped(str(name), f"no such file: {name}") for name in missing]
+            raise InputError(f"{first.place}: {why}{more}; put the file there, or leave the line out")
+        notes.append(f"missing files left out: {len(missing):,} ({', '.join(map(shown, missing))})")
+        skipped += [Skipped(str(name), reason) for name, reason in missing.items()]
     return found
 
 
@@ -176,6 +176,17 @@ def _candidates(row: Row) -> Iterator[Path]:
     for base in (folder, folder.parent) if folder.name.casefold() in APART else (folder,):
         for name in (row.path, Path(row.path.name)) if row.flat else (row.path,):
             yield from (base / beside / name for beside in BESIDE)
+
+
+def _look(row: Row) -> Path | str:
+    """Where the file of a row is, or why there is none. Nothing is opened."""
+    strange = None
+    for path in _candidates(row):
+        kind = kind_of(path)
+        if kind in ("file", "folder"):
+            return path
+        strange = strange or (kind if kind != "missing" else None)
+    return unusable(row.path, strange) if strange else f"no such file: {shown(row.path)}"
 
 
 def of_each_file(rows: Sequence[Row]) -> list[list[Row]]:

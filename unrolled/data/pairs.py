@@ -15,12 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from unrolled.data.columns import SOURCE, TARGET
 from unrolled.data.examples import Places, check_paths, picked, splits_of
-from unrolled.data.tables import NoColumn, looks_like_table, read_table, read_text, split_lines
+from unrolled.data.tables import NoColumn, header_notes, looks_like_table, read_table
+from unrolled.data.text_files import read_text, split_lines
 from unrolled.errors import InputError
-
-SOURCE = ("source", "src")
-TARGET = ("target", "tgt")
 
 
 @dataclass(frozen=True)
@@ -95,20 +94,23 @@ def _of_table(path: Path, source: str | None, target: str | None, encoding: str 
         raise InputError(
             f"{path} is one file without a tab in its first line: give the file of translations too, or a table"
         )
-    table = read_table(path, encoding=encoding, names=(*SOURCE, *TARGET), columns=(source, target))
-    a = table.find(source, "the source column") if source is not None else table.guess(SOURCE, "the source column")
-    b = table.find(target, "the target column") if target is not None else table.guess(TARGET, "the target column")
+    table = read_table(path, encoding=encoding, columns=(source, target))
+    a = table.find(source, "--source-column") if source is not None else table.guess(SOURCE, "--source-column")
+    b = table.find(target, "--target-column") if target is not None else table.guess(TARGET, "--target-column")
     if table.width == 2:
         if a is None and b is None:
             a, b = 0, 1
         a, b = (1 - (b or 0) if a is None else a), (1 - (a or 0) if b is None else b)
     if a is None or b is None:
         side = "source" if a is None else "target"
-        raise InputError(f"{path} does not say which column is the {side}: choose it from {table.listed()}")
+        raise InputError(
+            f"{path} does not say which column is the {side}: choose --{side}-column from {table.listed()}"
+        )
     if a == b:
         raise InputError(f"{path}: source and target are both column {a + 1}: choose two")
     places = Places.join([(path, table.lines)])
-    return Pairs(table.column(a), table.column(b), places, splits_of(table))
+    notes = header_notes([table], "name the columns with --source-column and --target-column")
+    return Pairs(table.column(a), table.column(b), places, splits_of(table), notes)
 
 
 def _without_empty(found: Pairs) -> Pairs:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from unrolled.data.folders import Aside, entries, kind_of, unusable
 from unrolled.errors import InputError
 
 MOST_PIXELS = 1 << 27
@@ -67,15 +68,14 @@ def library() -> Any:
 
 def check_file(path: Path) -> None:
     """Raises `InputError` where there is no file with bytes in it."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        raise InputError(f"no such file: {path}") from None
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    if path.is_dir():
+    kind = kind_of(path)
+    if kind == "missing":
+        raise InputError(f"no such file: {path}")
+    if kind == "folder":
         raise InputError(f"{path} is a folder: name a file")
-    if path.is_file() and status.st_size == 0:
+    if kind != "file":
+        raise InputError(f"{unusable(path, kind)}: name a file")
+    if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes): copy it again, or leave it out")
 
 
@@ -85,7 +85,7 @@ def picture_files(folder: Path) -> list[Path]:
     Raises `InputError` where there are none.
     """
     known = _suffixes()
-    found = [p for p in folder.iterdir() if not p.name.startswith(".") and p.suffix.lower() in known and p.is_file()]
+    found = [p for p in entries(folder, Aside()) if p.suffix.lower() in known and p.is_file()]
     if not found:
         raise InputError(f"the folder {folder} has no pictures: give a folder with some")
     return sorted(found, key=natural)

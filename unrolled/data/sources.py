@@ -1,15 +1,25 @@
-"""Finding and reading text: files and folders of UTF-8, block by block, with errors that say where."""
+"""Finding and reading the text of language models: files and folders, block by block, with errors that say where.
 
+A folder whose text lies in folders that are named after parts of the data (train, val, test and the like), training
+among them, or in files that are (ptb.train.txt, ptb.valid.txt), says what is for what; the text beside them is left
+out. So do several such folders that are given together.
+"""
+
+import copy
+import itertools
 import os
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from unrolled.data import text_files
+from unrolled.data.folders import Aside, check_data, files_below, parts_of
+from unrolled.data.layouts import ASIDE
 from unrolled.errors import InputError
 
-BLOCK = 1 << 22
-"""Bytes read at a time: memory stays small however large the file."""
+LONG = {"train": "training", "val": "validation", "test": "test"}
+NUMBERS = (".feat",)
+"""Suffixes of files that lie beside texts and hold what was counted in them."""
 
 
 class Block(NamedTuple):
@@ -22,37 +32,59 @@ class Block(NamedTuple):
 class TextSource:
     """The documents of a corpus, in order: each file is one; a folder gives its text files, sorted by path.
 
-    Hidden files are left out; `skipped` lists the files of a folder that do not look like UTF-8 text.
+    `skipped` lists the files of a folder that do not look like text; what else is left out is in `notes`.
     """
 
     def __init__(self, paths: Sequence[str | os.PathLike[str]]) -> None:
         if not paths:
             raise InputError("no text is given: name a file or a folder")
         self.documents: list[Path] = []
+        self.parts: list[str | None] = []
+        """Of each document, "train", "val" or "test"; None where the data do not say it"""
         self.skipped: list[Path] = []
-        for path in map(Path, paths):
+        self._aside = Aside()
+        given = [Path(path) for path in paths]
+        for path in given:
+            check_data(path)
+        together = _parts([path.resolve().name for path in given]) if all(path.is_dir() for path in given) else None
+        for path, part in zip(given, together or itertools.repeat(None), strict=False):
             try:
-                self._add(path)
+                self._add(path, part)
             except OSError as error:
                 raise InputError(f"cannot read {path}: {error.strerror}") from error
         self.bytes = sum(document.stat().st_size for document in self.documents)
 
-    def _add(self, path: Path) -> None:
+    def _add(self, path: Path, part: str | None) -> None:
+        """part: that the path is as one of several folders."""
         if path.is_dir():
-            found = [f for f in sorted(path.rglob("*")) if f.is_file() and not _hidden(f.relative_to(path))]
-            text = [f for f in found if _looks_like_text(f)]
+            found = files_below(path, self._aside)
+            numbers = [f for f in found if f.suffix.lower() in NUMBERS]
+            self._aside.add(numbers)
+            text = [f for f in found if f not in numbers and text_files.is_text(f)]
             if not text:
                 raise InputError(f"no UTF-8 text files in the folder {path}: name a folder with text, or a file")
-            self.documents += text
-            self.skipped += sorted(set(found) - set(text))
-        elif not path.exists():
-            raise InputError(f"no such file or folder: {path}")
-        elif not path.is_file():
-            raise InputError(f"{path} is neither a file nor a folder: save its text to a file first")
-        elif path.stat().st_size == 0:
+            self.skipped += sorted(set(found) - set(text) - set(numbers))
+            parts = [part] * len(text) if part is not None else self._parts_in(path, text)
+            kept = [(f, of) for f, of in zip(text, parts, strict=True) if of != ""]
+            self._aside.add(f for f, of in zip(text, parts, strict=True) if of == "")
+            self.documents += [f for f, _ in kept]
+            self.parts += [of for _, of in kept]
+        elif text_files.is_empty(path):
             raise InputError(f"{path} is empty: give a file with text")
         else:
             self.documents.append(path)
+            self.parts.append(None)
+
+    def _parts_in(self, folder: Path, text: list[Path]) -> list[str | None]:
+        """Of each file of the folder; "" for what lies beside the parts."""
+        tops = [f.relative_to(folder).parts for f in text]
+        folders = sorted({names[0] for names in tops if len(names) > 1})
+        if folders:
+            of = dict(zip(folders, _parts(folders) or (), strict=False))
+            return [of.get(names[0], "") for names in tops] if of else [None] * len(text)
+        files = [f for f in text if f.stem.casefold() not in ASIDE]
+        by_file = dict(zip(files, _parts([f.stem for f in files]) or (), strict=False))
+        return [by_file.get(f, "") for f in text] if by_file else [None] * len(text)
 
     @property
     def name(self) -> str:
@@ -61,70 +93,58 @@ class TextSource:
             return str(self.documents[0])
         return f"{len(self.documents)} documents"
 
+    @property
+    def notes(self) -> list[str]:
+        """What people should know: what was left out."""
+        count = len(self.skipped)
+        skipped = [f"left out {count} files that are not UTF-8 text, such as {self.skipped[0]}"] if count else []
+        return skipped + self._aside.notes()
+
+    def of_part(self, part: str) -> "TextSource":
+        """The documents of a part; those of which no part is said are for training. Perhaps none."""
+        some = copy.copy(self)
+        kept = [(f, of) for f, of in zip(self.documents, self.parts, strict=True) if (of or "train") == part]
+        some.documents, some.parts = [f for f, _ in kept], [of for _, of in kept]
+        some.bytes = sum(document.stat().st_size for document in some.documents)
+        return some
+
     def blocks(self) -> Iterator[Block]:
         """The text, checked: raises `InputError` with file and byte where it is not UTF-8 or looks binary."""
         for number, path in enumerate(self.documents):
-            offset, rest = 0, b""
-            for data in _read(path):
-                data = rest + data
-                cut = len(data) - _unfinished(data)
-                yield Block(number, _checked(path, data[:cut], offset))
-                offset += cut
-                rest = data[cut:]
-            if rest:
-                _checked(path, rest, offset)  # a character that the end of the file cuts in two: raises
+            for text in text_files.blocks(path, flag=False):
+                yield Block(number, text)
 
 
-def _read(path: Path) -> Iterator[bytes]:
-    try:
-        with path.open("rb") as file:
-            while data := file.read(BLOCK):
-                yield data
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+def training_text(
+    paths: Sequence[str | os.PathLike[str]], val: Sequence[str | os.PathLike[str]] | None
+) -> tuple[TextSource, TextSource | None, list[str]]:
+    """The text to train on, that to validate on (None: the end of the former), and what people should know of them."""
+    whole = TextSource(paths)
+    held = None if val is None else TextSource(val)
+    notes = whole.notes + ([] if held is None else held.notes)
+    if held is not None and "val" in held.parts:
+        notes.append(_said(held, "val", held.parts.count("val"), "validated"))
+        held = held.of_part("val")
+    if not any(whole.parts):
+        return whole, held, notes
+    train = whole.of_part("train")
+    notes.append(_said(whole, "train", len(train.documents), "trained"))
+    if held is None and "val" in whole.parts:
+        held = whole.of_part("val")
+        notes.append(_said(whole, "val", len(held.documents), "validated"))
+    unused = [part for part in ("val", "test") if part in whole.parts and (part == "test" or val is not None)]
+    if unused:
+        counts = (f"{whole.parts.count(part):,} files of the part for {LONG[part]}" for part in unused)
+        notes.append(f"left out of the training: {' and '.join(counts)}")
+    return train, held, notes
 
 
-def _checked(path: Path, data: bytes, offset: int) -> str:
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        if b"\0" in data:
-            raise _binary(path, offset + data.index(b"\0")) from None
-        where = offset + error.start
-        raise InputError(
-            f"{path} is not UTF-8 at byte {where:,} (0x{data[error.start]:02x}): "
-            f"convert it first, for example: iconv -f LATIN1 -t UTF-8 {shlex.quote(path.name)} > utf8.txt"
-        ) from None
-    if "\0" in text:
-        raise _binary(path, offset + data.index(b"\0"))
-    return text
+def _said(source: TextSource, part: str, count: int, what: str) -> str:
+    of = source.of_part(part)
+    return f"{what} on the part for {LONG[part]}, as the names say: {count:,} files, the first is {of.documents[0]}"
 
 
-def _binary(path: Path, where: int) -> InputError:
-    return InputError(f"{path} looks binary (a zero byte at byte {where:,}): give a text file in UTF-8")
-
-
-def _unfinished(data: bytes) -> int:
-    """How many bytes at the end begin a character that goes on past it (0 to 3)."""
-    for back in range(1, min(3, len(data)) + 1):
-        byte = data[-back]
-        if byte >= 0xC0:
-            length = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
-            return back if length > back else 0
-        if byte < 0x80:
-            return 0
-    return 0
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
-
-
-def _looks_like_text(path: Path) -> bool:
-    with path.open("rb") as file:
-        head = file.read(1 << 16)
-    head = head[: len(head) - _unfinished(head)]
-    try:
-        return bool(head) and "\0" not in head.decode()
-    except UnicodeDecodeError:
-        return False
+def _parts(names: Sequence[str]) -> list[str] | None:
+    """As `parts_of`, where some are for training and some are not."""
+    parts = parts_of(names)
+    return parts if parts and "train" in parts and len(set(parts)) > 1 else None

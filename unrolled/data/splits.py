@@ -56,7 +56,7 @@ def divide(
     part = np.full(count, "train") if splits is None else np.array(splits)
     train, val, test = (everything[part == name] for name in ("train", "val", "test"))
     if len(train) == 0:
-        raise InputError("the split column has no row for training: call some of them train")
+        raise InputError("the data have no row for training: call some of them train, in a column or by a name")
     if val_groups is not None:
         if len(val):
             raise InputError("the data say themselves what to validate on: leave the groups for validation out")
@@ -75,11 +75,21 @@ def divide(
             "examples of each, or --val"
         )
     if len(val) == 0:
-        raise InputError(f"{len(train):,} examples are too few to keep some for validation: give more, or --val")
+        raise InputError(_too_few(len(train), strata is not None))
     train = np.setdiff1d(train, val, assume_unique=True)
     of_each = "" if strata is None else " of each class"
     how = f"validation: {len(val):,} of {len(val) + len(train):,}, {fraction:.0%}{of_each}, drawn with seed {seed}"
+    how += f"; left out, for test: {len(test):,}" if len(test) else ""
     return Division(train, val, test, how)
+
+
+def _too_few(count: int, labelled: bool) -> str:
+    if labelled and count > 1:
+        return (
+            f"no label occurs twice in the {count:,} examples for training, so none can be kept for validation: choose "
+            "another column of labels, give at least two examples of a label, or --val"
+        )
+    return f"{count:,} examples are too few to keep some for validation: give more, or --val"
 
 
 def _named(train: np.ndarray, test: np.ndarray, groups: Sequence[str] | None, chosen: Sequence[str]) -> Division:
@@ -167,3 +177,13 @@ def _draw(rows: np.ndarray, fraction: float, random: np.random.Generator) -> np.
 def part_of(value: str) -> str | None:
     """The part that a split's name means, None for another word."""
     return NAMES.get(value.strip().casefold())
+
+
+def part_at_the_end(name: str) -> tuple[str, str | None]:
+    """What a name begins with, and the part that it ends with; None where it ends with none.
+
+    >>> part_at_the_end("dev"), part_at_the_end("words_dev"), part_at_the_end("words")
+    (('', 'val'), ('words', 'val'), ('', None))
+    """
+    front, _, last = name.replace("-", "_").replace(".", "_").rpartition("_")
+    return front, part_of(last)

@@ -1,31 +1,41 @@
 """Tables of text: TSV, CSV and JSON lines, with columns by name or number and errors that name file and line.
 
 Whole files are read, since examples with labels or translations fit in memory; corpora of any size are `sources.py`'s.
+What a text and its lines are, `text_files.py` says. What is done with what is not plain:
 
-What is done with what is not plain:
-
-* Line ends may be LF, CRLF or CR, and a byte-order mark is left out. Lines of nothing but white space are skipped.
-* Every row must have as many cells as the first line; another number is an error.
+* Lines of nothing but white space are skipped. Every row must have as many cells as the first; another number is an
+  error.
+* The first row is a header where it has a column that is asked for by name, or one of the names that tasks know
+  (`columns.py`), in any case; not where that name comes again below it in its column, since then it is a value. A note
+  says which it was taken for. So a table without a header whose first row has such a word, once, loses an example: the
+  other way round every table with a header would have a wrong one.
 * TSV has no quoting, so quotes are text. Two exceptions read what spreadsheets and R write: a column whose every cell
   is in quotes, and a cell in quotes in which every quote is doubled. No cell of a TSV holds a line end or a tab.
-* CSV is quoted as RFC 4180 says. Where its first line has no comma, a semicolon or a tab separates.
+* CSV is quoted as RFC 4180 says. A comma, semicolon, tab or | separates: the one that divides all rows alike, into most
+  columns. A first line such as `sep=;`, as Excel has it, says it and is no row.
 * JSON lines: an object a line, its keys are the columns; null and a missing key are empty cells.
 """
 
-import codecs
 import csv
-import io
 import json
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from unrolled.data.columns import NAMES
+from unrolled.data.text_files import check_unicode, read_text, split_lines
 from unrolled.errors import InputError
 
 FORMATS = {".tsv": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 QUOTED = re.compile(r'"(?:[^"]|"")*"')
+SEPARATORS = ",;\t|"
+SEPARATOR_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+SAMPLE = 1 << 20
+"""Characters that a separator must divide alike."""
 Cell = str | None
 """None is a list or an object of JSON, which is neither text nor label."""
 
@@ -45,6 +55,8 @@ class Table:
     rows: list[list[Cell]]
     lines: list[int]
     """The line each row begins at, from 1."""
+    keyed: bool = False
+    """Whether each row names its columns, as in JSON lines"""
 
     def place(self, row: int) -> str:
         """For messages: the file and the line."""
@@ -58,8 +70,7 @@ class Table:
         """The columns for messages, numbers first; without a header with what the first row has there."""
         if self.header is not None:
             return ", ".join(f"{n} '{name}'" for n, name in enumerate(self.header, 1))
-        shown = (cell if cell is None or len(cell) <= 20 else cell[:19] + "…" for cell in self.rows[0])
-        return ", ".join(f"{n} (such as {cell!r})" for n, cell in enumerate(shown, 1))
+        return ", ".join(f"{n} (such as {cell!r})" for n, cell in enumerate(_short(self.rows[0]), 1))
 
     def find(self, asked: str, flag: str) -> int:
         """The column that a user names or, counting from 1, numbers; `flag` is how it was asked for."""
@@ -89,6 +100,33 @@ class Table:
         return [cell.strip() for cell in cells if cell is not None]
 
 
+def header_notes(tables: Iterable[Table], names: str) -> list[str]:
+    """What the first rows of these tables were taken for; `names`: what to do to name their columns."""
+    same: dict[tuple[str, ...] | None, list[Table]] = {}
+    for table in tables:
+        if not table.keyed:
+            same.setdefault(None if table.header is None else tuple(table.header), []).append(table)
+    notes = []
+    for header, some in same.items():
+        more = f" (and of {len(some) - 1:,} more tables)" if len(some) > 1 else ""
+        shown = " | ".join(_short(some[0].rows[0] if header is None else header))
+        if header is None:
+            notes.append(
+                f"{some[0].path} has no header, so its first row is an example{more}: {shown}; if it is a header, "
+                f"{names}"
+            )
+        else:
+            sure = sum(name.casefold() in NAMES for name in header) > 1
+            doubt = "" if sure else "; if it is an example, put a line with the names of the columns above it"
+            notes.append(f"the first row of {some[0].path}{more} is taken for a header: {shown}{doubt}")
+    return notes
+
+
+def _short(cells: Iterable[Cell]) -> list[str]:
+    shown = ["a list" if cell is None else cell if len(cell) <= 20 else cell[:19] + "…" for cell in cells]
+    return shown if len(shown) <= 10 else [*shown[:9], "…"]
+
+
 def is_number(column: str | None) -> bool:
     return column is not None and column.isascii() and column.isdigit()
 
@@ -97,86 +135,66 @@ def read_table(
     path: Path,
     *,
     encoding: str | None = None,
-    names: Collection[str] = (),
     columns: Sequence[str | None] = (),
     kind: Literal["tsv", "csv", "jsonl"] | None = None,
+    flag: bool = True,
 ) -> Table:
     """A table, its format (`kind`) told by the file's name; any other name is a TSV.
 
-    The first line is a header where one of `columns`, which the user asks for, is a name, or where one of its cells
-    is one of `names`, in any case.
+    columns: those that the user asks for; flag: whether there is --encoding.
     """
-    form, text = kind or FORMATS.get(path.suffix.lower(), "tsv"), read_text(path, encoding)
+    form, text = kind or FORMATS.get(path.suffix.lower(), "tsv"), read_text(path, encoding, flag=flag)
     if form == "jsonl":
         return _objects(path, text)
     rows: list[list[str]] = []
     lines: list[int] = []
     for line, row in (_csv if form == "csv" else _tsv)(path, text):
         if rows and len(row) != len(rows[0]):
-            raise InputError(
-                f"{path}, line {line:,} has {len(row)} columns and line {lines[0]:,} has {len(rows[0])}: "
-                + ("put texts that hold the separator in quotes" if form == "csv" else "remove the tab inside a text")
-                + (" or add what is missing" if len(row) < len(rows[0]) else "")
-            )
+            raise _ragged(path, (lines[0], rows[0]), (line, row), form)
         rows.append(row)
         lines.append(line)
     if not rows:
         raise InputError(f"{path} has no rows: give a table with text")
     if form == "tsv":
         _unquote(rows)
-    first = [cell.strip() for cell in rows[0]]
-    by_name = any(column is not None and not is_number(column) for column in columns)
-    header = first if by_name or any(cell.casefold() in names for cell in first) else None
+    header = _header(rows, [asked.casefold() for asked in columns if asked is not None and not is_number(asked)])
     if header is not None:
-        del rows[0], lines[0]
+        first = rows.pop(0)
         if not rows:
             raise InputError(f"{path} has a header and no rows: give a table with text")
+        if first in rows:
+            raise InputError(f"{path}, line {lines[rows.index(first) + 1]:,} repeats the header: remove it")
+        del lines[0]
     return Table(path, header, [list[Cell](row) for row in rows], lines)
 
 
-def read_text(path: Path, encoding: str | None = None) -> str:
-    """A whole file as text, without a byte-order mark. encoding: as Python knows it; None is UTF-8.
-
-    Raises `InputError` where it cannot be read or is not in that encoding, with line and byte.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    name = encoding or "utf-8"
-    try:
-        text = data.decode(name)
-    except LookupError:
-        raise InputError(
-            f"unknown --encoding {name!r}: choose for example utf-8, latin-1, cp1252, cp949 or utf-16"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise _not_encoded(path, data, error, encoding) from None
-    except UnicodeError as error:  # UTF-16 without a byte-order mark, for one
-        raise InputError(f"{path} is not {name} ({error}): give its --encoding") from None
-    if "\0" in text:
-        raise InputError(f"{path} looks binary (it has a zero byte): give a text file, or its --encoding")
-    return text.removeprefix("\ufeff")
+def _header(rows: list[list[str]], asked: Sequence[str]) -> list[str] | None:
+    """The first row's cells where it is a header; see the module's first lines."""
+    first = [cell.strip() for cell in rows[0]]
+    if all(QUOTED.fullmatch(cell) for cell in first):  # over bare columns of a TSV
+        first = [cell[1:-1].replace('""', '"') for cell in first]
+    for at, name in enumerate(cell.casefold() for cell in first):
+        if name in asked:
+            return first
+        if name in NAMES and not any(row[at].strip().casefold() == name and row != rows[0] for row in rows[1:]):
+            return first
+    return None
 
 
-def _not_encoded(path: Path, data: bytes, error: UnicodeDecodeError, encoding: str | None) -> InputError:
-    if encoding is None and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return InputError(f"{path} is not UTF-8 but UTF-16: add --encoding utf-16")
-    line = data.count(b"\n", 0, error.start) + 1
-    advice = "name its encoding, for example --encoding latin-1" if encoding is None else "give another --encoding"
-    return InputError(
-        f"{path} is not {encoding or 'UTF-8'} in line {line:,}, at byte {error.start:,} of the file "
-        f"(0x{data[error.start]:02x}): {advice}"
-    )
-
-
-def split_lines(text: str) -> list[str]:
-    """The lines, without their ends. Only LF and CRLF end one (or CR where there is no LF): texts in Latin-1 and text
-    from the web hold other characters that Unicode calls line ends."""
-    lines = text.split("\n" if "\n" in text else "\r")
-    if lines[-1] == "":
-        lines.pop()
-    return [line.removesuffix("\r") for line in lines]
+def _ragged(path: Path, first: tuple[int, list[str]], other: tuple[int, list[str]], form: str) -> InputError:
+    """A row with another number of cells than the first one."""
+    (line_of_first, cells_of_first), (line, cells) = first, other
+    where = f"{path}, line {line:,} has {len(cells)} columns and line {line_of_first:,} has {len(cells_of_first)}"
+    if form == "csv":
+        what = "put texts that hold the separator in quotes"
+    elif len(cells) < len(cells_of_first) and any(cell.startswith('"') and cell.count('"') % 2 for cell in cells):
+        return InputError(
+            f"{where}, and a quote in it is not closed: if texts in quotes have several lines, name the file .csv, "
+            "which may separate by tabs too"
+        )
+    else:
+        what = "write a space for a tab inside a text"
+    return InputError(f"{where}: {what}" + (", or add what is missing" if len(cells) < len(cells_of_first) else ""))
 
 
 def looks_like_table(path: Path, encoding: str | None = None) -> bool:
@@ -204,10 +222,30 @@ def _unquote(rows: list[list[str]]) -> None:
 
 
 def _csv(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    first = text.lstrip().split("\n", 1)[0]
-    separator = next((s for s in ",;\t" if s in first), ",")
     csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))  # the module's own limit is 131,072 characters
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    told = SEPARATOR_LINE.fullmatch(_first_line(text))
+    separator = told[1] if told else _separator(text)
+    rows = _csv_rows(text, separator)
+    try:
+        for line, row in islice(rows, 1, None) if told else rows:
+            if any(cell.strip() for cell in row):
+                yield line, row
+    except _BadQuotes as error:
+        bare = "new-line character" in str(error)
+        what = "put a text with a line end in quotes" if bare else "close its quotes, and double quotes inside quotes"
+        raise InputError(f"{path}, line {error.line:,} is not CSV ({error}): {what}") from None
+
+
+class _BadQuotes(ValueError):
+    def __init__(self, line: int, reason: str) -> None:
+        super().__init__(reason)
+        self.line = line
+
+
+def _csv_rows(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows, each with the line that it begins at. Raises `_BadQuotes`."""
+    end = "\n" if "\n" in text else "\r"
+    reader = csv.reader((line + end for line in text.removesuffix(end).split(end)), delimiter=separator, strict=True)
     while True:
         begins = reader.line_num + 1
         try:
@@ -215,17 +253,42 @@ def _csv(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
         except StopIteration:
             return
         except csv.Error as error:
-            raise InputError(
-                f"{path}, line {begins:,} is not CSV ({error}): close its quotes, and double quotes inside quotes"
-            ) from None
-        if any(cell.strip() for cell in row):
-            yield begins, row
+            raise _BadQuotes(begins, str(error)) from None
+        yield begins, row
+
+
+def _first_line(text: str) -> str:
+    return text[: len(text) if (end := re.search(r"[\r\n]", text)) is None else end.start()]
+
+
+def _separator(text: str) -> str:
+    """What divides all rows of the beginning alike, into most columns; else what divides most of them alike."""
+    sample, whole = text[:SAMPLE], len(text) <= SAMPLE
+    best, chosen = (False, 0.0, 0), SEPARATORS[0]
+    for separator in SEPARATORS:
+        if separator not in sample:
+            continue
+        widths: list[int] = []
+        sound = True
+        try:
+            for _, row in _csv_rows(sample, separator):
+                if any(cell.strip() for cell in row):
+                    widths.append(len(row))
+        except _BadQuotes as error:
+            sound = not whole and "end of data" in str(error)
+        if not whole and len(widths) > 1:
+            widths.pop()  # the sample ends inside a row
+        usual, count = max(Counter(widths).items(), key=lambda item: item[::-1], default=(0, 0))
+        found = (sound, count / max(1, len(widths)), usual)
+        if usual > 1 and found > best:
+            best, chosen = found, separator
+    return chosen
 
 
 def _objects(path: Path, text: str) -> Table:
     objects, lines = read_objects(path, text)
     header = list(dict.fromkeys(key for row in objects for key in row))
-    return Table(path, header, [[_cell(row.get(key)) for key in header] for row in objects], lines)
+    return Table(path, header, [[_cell(row.get(key)) for key in header] for row in objects], lines, keyed=True)
 
 
 def read_objects(path: Path, text: str) -> tuple[list[dict[str, Any]], list[int]]:
@@ -241,11 +304,18 @@ def read_objects(path: Path, text: str) -> tuple[list[dict[str, Any]], list[int]
             raise InputError(f"{path}, line {number:,} is not JSON ({error}): give one object a line") from None
         if not isinstance(found, dict):
             raise InputError(f"{path}, line {number:,} is not a JSON object: give one object a line")
+        check_json(line, found, f"{path}, line {number:,}")
         objects.append(found)
         lines.append(number)
     if not objects:
         raise InputError(f"{path} has no rows: give a table with text")
     return objects, lines
+
+
+def check_json(text: str, found: Any, where: str) -> None:
+    """Raises `InputError` where what was found in a JSON text has half a character: only escapes can write one."""
+    if "\\ud" in text or "\\uD" in text:
+        check_unicode(json.dumps(found, ensure_ascii=False), where)
 
 
 def _cell(value: Any) -> Cell:

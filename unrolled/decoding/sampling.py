@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from unrolled.errors import InputError, UnrolledError
+from unrolled.errors import InputError, NonFiniteError
 
 FIRST_BLOCK = 8
 """Tokens of the first block, which come at once."""
@@ -110,7 +110,7 @@ def generate(writer: Writer, how: Sampling, seeds: Sequence[int], left: Callable
         if len(tokens):
             yield tokens
         if len(tokens) < wanted:
-            raise UnrolledError(
+            raise NonFiniteError(
                 "the model's scores are not finite numbers, so there is nothing to draw from: its weights are damaged "
                 "or its training diverged (train it again, with a lower --lr)"
             )

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from unrolled.cells import Cell, Inputs, State, Weights
+from unrolled.engines.engine import only_plain
 
 KERNELS: dict[str, Any] = {
     "rnn_tanh": torch.rnn_tanh,
@@ -30,7 +31,7 @@ class Torch:
             return "PyTorch's LSTM crashes under autocast on the CPU"
         if (w.bias_ih is None) != (w.bias_hh is None):
             return "PyTorch's kernels take both biases or none"
-        return None
+        return None if torch.jit.is_tracing() else only_plain()
 
     def unroll(
         self,
@@ -42,7 +43,7 @@ class Torch:
         reverse: bool = False,
     ) -> tuple[Tensor, State]:
         x = inputs.dense(w)
-        if len(x) == 0:
+        if x.shape[0] == 0:
             return state[0].new_empty(0, *state[0].shape), state
         if reverse:
             x = _flip(x, lengths)
@@ -54,12 +55,13 @@ class Torch:
             return _run(cell, w, x, None, state)
         # PyTorch refuses rows of length 0, so they stay out and keep their initial state
         order = torch.argsort(lengths, descending=True, stable=True).to(x.device)
-        order = order[: int((lengths > 0).sum())]
-        if len(order) == 0:
-            return x.new_zeros(*x.shape[:2], state[0].shape[1]), state
+        if not torch.jit.is_tracing():  # a trace would keep the number of rows
+            order = order[: int((lengths > 0).sum())]
+            if len(order) == 0:
+                return x.new_zeros(*x.shape[:2], state[0].shape[1]), state
         packed = pack_padded_sequence(x[:, order], lengths.to(x.device)[order].cpu())
         data, final = _run(cell, w, packed.data, packed.batch_sizes, tuple(s[order] for s in state))
-        padded, _ = pad_packed_sequence(PackedSequence(data, packed.batch_sizes), total_length=len(x))
+        padded, _ = pad_packed_sequence(PackedSequence(data, packed.batch_sizes), total_length=x.shape[0])
         outputs = padded.new_zeros(*x.shape[:2], padded.shape[2]).index_copy(1, order, padded)
         return outputs, tuple(s.index_copy(0, order, f) for s, f in zip(state, final, strict=True))
 
@@ -70,7 +72,8 @@ def _run(cell: Cell, w: Weights, x: Tensor, batch_sizes: Tensor | None, state: S
     hx = stacked if cell.states > 1 else stacked[0]
     weights = [t for t in w if t is not None]
     has_biases, layers, dropout, train, bidirectional = w.bias_ih is not None, 1, 0.0, False, False
-    train = torch.is_grad_enabled()  # cuDNN keeps what the backward needs only in training mode
+    # cuDNN keeps what the backward needs only in training mode; what is traced may be differentiated later
+    train = torch.is_grad_enabled() or torch.jit.is_tracing()
     if batch_sizes is None:
         result = KERNELS[cell.name](x, hx, weights, has_biases, layers, dropout, train, bidirectional, False)
     else:
@@ -82,7 +85,7 @@ def _flip(x: Tensor, lengths: Tensor | None) -> Tensor:
     """Reverse each row of x (T, B, F) in time, within its length."""
     if lengths is None:
         return x.flip(0)
-    t = torch.arange(len(x), device=x.device)[:, None]
+    t = torch.arange(x.shape[0], device=x.device)[:, None]
     n = lengths.to(x.device)[None, :]
     source = torch.where(t < n, n - 1 - t, t)
     return x.gather(0, source[..., None].expand_as(x))

@@ -6,9 +6,13 @@ from unrolled.engines.bptt import Bptt
 from unrolled.engines.engine import Engine
 from unrolled.engines.fused import Fused
 from unrolled.engines.loop import Loop
+from unrolled.engines.onnx import Onnx, exporting
 from unrolled.errors import InputError, UnrolledError
 
 ENGINES: dict[str, Engine] = {"loop": Loop(), "bptt": Bptt(), "torch": Torch(), "fused": Fused()}
+
+ONNX = Onnx()
+"""Nobody's choice: what `choose` returns while a model is exported to ONNX."""
 
 AUTO = ("fused", "bptt", "torch", "loop")
 """The order in which `auto` asks the engines."""
@@ -31,10 +35,12 @@ def said(engine: str, asked: str, device: str, cell: Cell) -> str:
 
 
 def choose(name: str, cell: Cell, w: Weights, inputs: Inputs, state: State) -> Engine:
-    """The engine called `name`, or with "auto" the first in order that accepts the call.
+    """The engine called `name`, or with "auto" the first in order that accepts the call; for ONNX always its own nodes.
 
     Raises `InputError` for an unknown name and `UnrolledError` where the named engine refuses.
     """
+    if exporting():
+        return ONNX
     if name == "auto":
         order = (ENGINES[candidate] for candidate in auto_order(w.hh.device.type, cell))
         return next(engine for engine in order if engine.refuses(cell, w, inputs, state) is None)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unrolled.cells import Cell, Inputs, Saved, State, Weights
-from unrolled.engines.engine import alive
+from unrolled.engines.engine import alive, only_plain
 
 
 class Bptt:
@@ -20,9 +20,10 @@ class Bptt:
     name = "bptt"
 
     def refuses(self, cell: Cell, w: Weights, inputs: Inputs, state: State) -> str | None:
-        if torch.is_autocast_enabled(w.hh.device.type):
+        device = w.hh.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
             return "the bptt engine computes in the dtype of its weights and does not run under autocast"
-        return None
+        return only_plain()
 
     def unroll(
         self,

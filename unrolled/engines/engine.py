@@ -4,6 +4,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from unrolled.cells import Cell, Inputs, State, Weights
 
@@ -34,6 +35,22 @@ class Engine(Protocol):
         t, and the final state is the one at 0.
         """
         ...
+
+
+def only_plain() -> str | None:
+    """Why nothing but plain PyTorch operators may run now, in one sentence; None where anything may.
+
+    Our operators and hand-written gradients have no rule for these, and some would lose a derivative without a word.
+    """
+    if torch.compiler.is_compiling():
+        return None
+    if torch.jit.is_tracing():
+        return "torch.jit.trace records PyTorch's own operators alone"
+    if torch._C._are_functorch_transforms_active():
+        return "the transforms of torch.func need plain PyTorch"
+    if forward_ad._current_level >= 0:
+        return "forward-mode derivatives need plain PyTorch"
+    return None
 
 
 def alive(lengths: Tensor | None, steps: int, like: Tensor) -> Tensor | None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unrolled.cells import Cell, Inputs, State, Weights
+from unrolled.engines.engine import only_plain
 from unrolled.engines.native import build
 from unrolled.engines.native.compiler import NativeError
 
@@ -32,6 +33,8 @@ class Fused:
                 return f"the compiled kernels compute in float32, and there is {t.dtype}"
         if torch.is_autocast_enabled("cpu"):
             return "the compiled kernels compute in float32 and do not run under autocast"
+        if reason := only_plain():
+            return reason
         return register()
 
     def unroll(

@@ -53,7 +53,7 @@ def attribute(model: TextClassifier, text: str, *, label: str | None = None, met
     if not text.strip():
         raise InputError("the text is empty: give one with words")
     network, tokenizer = model.network, model.tokenizer
-    (read,) = plain([text], tokenizer.kind, model.options.lower)
+    (read,) = plain([text.strip()], tokenizer.kind, model.options.lower)
     words = cut(tokenizer, read)
     tokens = [tokenizer.encode(word) for word in words]
     bounds = np.cumsum([0, *map(len, tokens)])

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unrolled.data.sources import TextSource
+from unrolled.data.sources import training_text
 from unrolled.data.splits import FRACTION
 from unrolled.errors import InputError
 from unrolled.inspection import gradient_flow
@@ -103,7 +103,8 @@ class Lesson:
         if settings.steps is None and not settings.seconds >= SHORTEST:
             raise InputError(f"--seconds is {settings.seconds:g}: give each training at least {SHORTEST:g}")
         self.paths, self.settings, self.say, self.trained = paths, settings, say, 0
-        self.source = TextSource(paths)
+        self.source, own, _ = training_text(paths, None)
+        self.held = "a tenth for validation" if own is None else f"{own.name} for validation"
         self.training: dict[str, Any] = {}
         """Options that all trainings share"""
         options = self.options(DEEP)
@@ -155,7 +156,7 @@ class Lesson:
         how = "batch {batch}, chunks of {bptt}, dropout {dropout:g}".format(**self.training)
         total = "" if settings.steps else f": about {self.minutes():.1f} minutes in all"
         return (
-            f"{self.source.name}, {self.prepared.scans[0].characters:,} characters, a tenth for validation. "
+            f"{self.source.name}, {self.prepared.scans[0].characters:,} characters, {self.held}. "
             f"{settings.trainings} models are trained for {each} each ({settings.hidden} units unless said otherwise, "
             f"{how}), then about half a minute is measured{total}"
         )

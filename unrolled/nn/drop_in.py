@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from unrolled.cells import CELLS, Cell, Inputs, State
@@ -85,13 +85,15 @@ class _DropIn(Recurrent):
             raise InputError(f"input has {features} features: this layer takes {self.input_size}")
         if not x.is_floating_point():
             raise InputError(f"input holds {x.dtype}: convert it to floats; tokens enter through Recurrent.unroll")
+        self._check_dtype("input holds", x)
         if lengths is not None:
             lengths = torch.as_tensor(lengths)
             if lengths.is_floating_point() or lengths.is_complex():
                 raise InputError(f"lengths holds {lengths.dtype}: give integers")
             if lengths.shape != (batch,):
                 raise InputError(f"lengths has shape {tuple(lengths.shape)}: give one for each of the {batch} rows")
-            if batch and (int(lengths.min()) < 0 or int(lengths.max()) > steps):
+            recorded = torch.compiler.is_exporting() or torch.jit.is_tracing()  # then there are no numbers to look at
+            if batch and not recorded and (int(lengths.min()) < 0 or int(lengths.max()) > steps):
                 raise InputError(f"lengths must lie between 0 and {steps}, the padded length")
         if hx is None:
             return self.unroll(Inputs(x), None, lengths)
@@ -102,16 +104,35 @@ class _DropIn(Recurrent):
         if len(state) != self.cell.states or any(tuple(s.shape) != expected for s in state):
             shapes = ", ".join(str(tuple(s.shape)) for s in state)
             raise InputError(f"initial state has shape {shapes}: expected {self.cell.states} of {expected}")
+        self._check_dtype("initial state holds", *state)
         return self.unroll(Inputs(x), state, lengths)
+
+    def _check_dtype(self, what: str, *tensors: Tensor) -> None:
+        own = self.weights(0).hh
+        device = own.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            return  # which converts what goes in
+        for t in tensors:
+            if t.dtype != own.dtype:
+                raise InputError(f"{what} {t.dtype} and the weights {own.dtype}: convert one to the other with .to()")
 
     def _public(self, state: State) -> Any:
         return state if self.cell.states > 1 else state[0]
 
     @property
-    def all_weights(self) -> list[list[nn.Parameter]]:
-        """As in `torch.nn`: the parameters, a list for each layer and direction."""
+    def all_weights(self) -> list[list[Tensor]]:
+        """As in `torch.nn`: the weights, a list for each layer and direction; parameters unless parametrized."""
         weights = (self.weights(index) for index in range(len(self._suffixes)))
-        return [[w for w in each if isinstance(w, nn.Parameter)] for each in weights]
+        return [[w for w in each if w is not None] for each in weights]
+
+    def extra_repr(self) -> str:
+        """As `torch.nn` writes its layers, and what is not from there."""
+        options = {
+            "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0, "bidirectional": False,
+            "forget_bias": None, "engine": "auto",
+        }  # fmt: skip
+        given = [f", {name}={getattr(self, name)!r}" for name, usual in options.items() if getattr(self, name) != usual]
+        return f"{self.input_size}, {self.hidden_size}" + "".join(given)
 
     def flatten_parameters(self) -> None:
         """Here so that code written for `torch.nn` runs: these layers keep no flat copy of their weights."""

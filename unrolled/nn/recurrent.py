@@ -50,11 +50,11 @@ class Recurrent(nn.Module):
     ) -> None:
         super().__init__()
         for what, value in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
-            if value < 1:
-                raise InputError(f"{what} is {value}: it must be at least 1")
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise InputError(f"{what} is {value!r}: it must be a whole number of at least 1")
         for what, share in (("dropout", dropout), ("weight_drop", weight_drop)):
-            if not 0 <= share <= 1:
-                raise InputError(f"{what} is {share}: it must be between 0 and 1")
+            if isinstance(share, bool) or not 0 <= share <= 1:
+                raise InputError(f"{what} is {share}: it must be a number between 0 and 1")
         if forget_bias is not None and cell.name != "lstm":
             raise InputError(f"forget_bias is set, but the cell {cell.name} has no forget gate")
         if forget_bias is not None and not bias:

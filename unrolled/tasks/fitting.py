@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 from unrolled.data.examples import CONTENT, RULES, Skipped
-from unrolled.engines.native import build
+from unrolled.data.folders import leaving_out
 from unrolled.errors import InputError
 from unrolled.tasks.kinds import KINDS, Kind, PreparedTask
 from unrolled.tasks.models import load
+from unrolled.tasks.recipe import compile_kernels
 from unrolled.training import checkpoint, memory, model_file
 from unrolled.training.loop import Result, Trainer
 from unrolled.training.observer import Observer
@@ -63,10 +64,11 @@ def fit(
         if options.threads:
             torch.set_num_threads(options.threads)
         options.check_together(val=held_out is not None, start=start_from is not None)
-        _compile(device, clock)
         start = load(start_from) if start_from is not None else None
         kind = _kind(options)
-        task = kind.prepare(paths, options, val=held_out, device=device, clock=clock, start=start)
+        with leaving_out(None if out is None else out.folder):
+            task = kind.prepare(paths, options, val=held_out, device=device, clock=clock, start=start)
+        compile_kernels(device, clock)
         for note in [*task.notes, *advice(task)]:
             observer.report({"note": note})
         trainer = _trainer(task, clock, observer)
@@ -121,7 +123,6 @@ def resume(
             f"{folder / 'run.json'} makes no sense ({error}): the run cannot be resumed, but its model can be used"
         ) from error
     device = pick_device(description["device"])
-    _compile(device, clock)
     moved = _moved(folder, config, data, val)
     torch.set_num_threads(description["threads"])
     with _rules(config.get("rules", 1)):
@@ -134,7 +135,11 @@ def resume(
             vocabulary=config["vocabulary"],
         )
     if not _same_data(task, config["sha256"]):
-        raise InputError(f"the data of {folder} has changed since its training began: put it back, or train again")
+        raise InputError(
+            f"the data of {folder} have changed since its training began, or this version reads them otherwise: put "
+            "them back, or train again"
+        )
+    compile_kernels(device, clock)
     task.trained_on = config.get("trained_on") or task.trained_on
     for note in [*task.notes, *_other_decoders(task.decoders, config.get("decoders", task.decoders))]:
         observer.report({"note": note})
@@ -216,13 +221,6 @@ def pick_device(name: str | None) -> torch.device:
         reason = str(error).splitlines()[0]
         raise InputError(f"the device {name} cannot be used ({reason}): choose --device cpu") from error
     return device
-
-
-def _compile(device: torch.device, clock: Clock) -> None:
-    """The kernels for this machine, where they are not there yet. Once a machine: `--seconds` does not count it."""
-    if device.type == "cpu":
-        with clock.paused():
-            build.unavailable()
 
 
 def _kind(options: TrainingOptions) -> Kind:

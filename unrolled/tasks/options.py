@@ -140,7 +140,7 @@ class TextClassifierOptions(RecurrentOptions):
     label_column
         Column of the label, in the same way.
     encoding
-        Of the files, such as latin-1. Default: utf-8.
+        Of the files, such as latin-1. Default: utf-8, or what a byte-order mark says.
     bad_files
         What a file means that is missing or not text in this encoding: stop, or skip (it is left out and listed).
     val_fraction
@@ -227,7 +227,7 @@ class TranslateOptions(RecurrentOptions):
     target_column
         Column of the targets, in the same way.
     encoding
-        Of the files, such as latin-1. Default: utf-8.
+        Of the files, such as latin-1. Default: utf-8, or what a byte-order mark says.
     val_fraction
         Part of the pairs that is kept for validation, where no split is given; drawn by --seed. Default: 0.1.
     tokens

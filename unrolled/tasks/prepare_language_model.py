@@ -11,7 +11,7 @@ import torch
 from unrolled.data import corpus, tokenizers
 from unrolled.data.corpus import Scan, Tokens
 from unrolled.data.examples import Skipped, doubts, given_twice, is_held_out, trained_on
-from unrolled.data.sources import TextSource
+from unrolled.data.sources import TextSource, training_text
 from unrolled.data.splits import FRACTION
 from unrolled.data.tokenizers import Tokenizer
 from unrolled.errors import InputError
@@ -70,6 +70,7 @@ def _choose(
     """What is left open, for the time that is left."""
     options = replace(options, seconds=options.seconds or DEFAULT_SECONDS)
     assert options.seconds
+    recipe.compile_kernels(device, clock)
     flops = recipe.measure_flops(device, options.engine)
     left = (1 - RESERVE) * options.seconds - clock.elapsed()
     budget = recipe.Budget(left, flops, prepared.splits["train"].predictions, prepared.tokenizer.size)
@@ -84,18 +85,18 @@ def prepare(
     tokenizer: Tokenizer | None = None,
 ) -> Prepared:
     """Read, check, split and encode the text. A tokeniser that is not given comes from the training part alone."""
-    source = TextSource(paths)
+    source, val_source, notes = training_text(paths, val)
     scanned = corpus.scan(source)
-    cut = scanned.characters if val is not None else first_part(scanned, options.val_fraction)
+    cut = scanned.characters if val_source is not None else first_part(scanned, options.val_fraction)
     if tokenizer is None:
         tokenizer = corpus.make_tokenizer(options.tokens or "char", source, scanned, cut, options.vocabulary)
-    train, rest = corpus.encode(source, tokenizer, None if val is not None else cut)
-    scans, skipped, notes = [scanned], source.skipped, given_twice(source.documents)
-    if val is not None:
-        val_source = TextSource(val)
+    train, rest = corpus.encode(source, tokenizer, None if val_source is not None else cut)
+    scans, skipped = [scanned], source.skipped
+    notes += given_twice(source.documents)
+    if val_source is not None:
         scans.append(corpus.scan(val_source))
         rest, _ = corpus.encode(val_source, tokenizer)
-        skipped = skipped + val_source.skipped
+        skipped = skipped + [path for path in val_source.skipped if path not in skipped]
         known = {path.resolve() for path in source.documents}
         notes += given_twice(val_source.documents)
         if same := [path for path in val_source.documents if path.resolve() in known]:
@@ -107,19 +108,14 @@ def prepare(
         if tokens.predictions < 1:
             raise InputError(
                 f"{source.name} is too short: {scanned.characters:,} characters leave nothing to predict for {what}; "
-                "give more text" + ("" if val is not None else " or another --val-fraction")
+                "give more text" + ("" if val_source is not None else " or another --val-fraction")
             )
-    notes = not_text(skipped) + notes + tokenizers.notes(tokenizer)
+    notes += tokenizers.notes(tokenizer)
     return Prepared({"train": train, "val": rest}, tokenizer, scans, notes, left_out(skipped))
 
 
-def not_text(skipped: Sequence[Path]) -> list[str]:
-    """A note on the files of folders that were left out."""
-    return [f"left out {len(skipped)} files that are not UTF-8 text, such as {skipped[0]}"] if skipped else []
-
-
 def left_out(skipped: Sequence[Path]) -> list[Skipped]:
-    """The same, file by file."""
+    """The files of folders that were left out."""
     return [Skipped(str(path), "not UTF-8 text") for path in skipped]
 
 
@@ -128,37 +124,33 @@ def first_part(scanned: Scan, fraction: float | None) -> int:
     return int(scanned.characters * (1 - (FRACTION if fraction is None else fraction)))
 
 
-def tokens_of(tokenizer: Tokenizer, paths: Paths, split: str | None, val_fraction: float | None) -> Tokens:
-    """A text in a model's tokens: all of it, or the part that a training would train or validate on."""
-    source = TextSource(paths)
-    return part_of_text(tokenizer, source, corpus.scan(source), split, val_fraction)
-
-
-def part_of_text(
-    tokenizer: Tokenizer, source: TextSource, scanned: Scan, split: str | None, val_fraction: float | None
-) -> Tokens:
-    """The same of a text that has been looked through."""
-    if split not in (None, "train", "val"):
-        raise InputError(f"unknown split {split!r}: choose train or val")
-    cut = None if split is None else first_part(scanned, val_fraction)
-    first, rest = corpus.encode(source, tokenizer, cut)
+def measured_part(model: LanguageModel, paths: Paths, split: str | None) -> tuple[Tokens, list[str], list[Skipped]]:
+    """The part of a text that the model's training would use for `split`, what people should know of it, and what was
+    left out. Raises `InputError` where the training validated on another text, or the text does not say what is for
+    test."""
+    if split not in (None, "train", "val", "test"):
+        raise InputError(f"unknown split {split!r}: choose train, val or test")
+    source, trained = TextSource(paths), model.trained_on
+    notes = [*source.notes, *given_twice(source.documents)]
+    given = split in ("train", "val") and (
+        is_held_out(split, paths, trained) or (trained and trained["val"] is not None)
+    )
+    told = split is None or given  # --val was given: then a text is as a whole for one or the other
+    if split == "test" and "test" not in source.parts:
+        raise InputError(f"{source.name} does not say what is for test: leave --split out")
+    if split is not None and any(source.parts):
+        told = told or split == "test" or "val" in source.parts
+        if not given or split in source.parts:
+            source = source.of_part(split if told else "train")
+    scanned = corpus.scan(source)
+    if not told:
+        notes += doubts(trained, scanned.sha256)
+    first, rest = corpus.encode(
+        source, model.tokenizer, None if told else first_part(scanned, model.options.val_fraction)
+    )
     tokens = rest if split == "val" and rest is not None else first
     if tokens.predictions < 1:
         raise InputError(f"{source.name} is too short to measure: give at least 2 characters")
-    return tokens
-
-
-def measured_part(model: LanguageModel, paths: Paths, split: str | None) -> tuple[Tokens, list[str], list[Skipped]]:
-    """The part of a text that the model's training would use for `split`, what people should know of it, and what was
-    left out. Raises `InputError` where the training validated on another text."""
-    source, trained = TextSource(paths), model.trained_on
-    scanned = corpus.scan(source)
-    notes = [*not_text(source.skipped), *given_twice(source.documents)]
-    if split in ("train", "val") and (is_held_out(split, paths, trained) or (trained and trained["val"] is not None)):
-        split = None  # --val was given: then a text is as a whole for one or the other
-    elif split in ("train", "val"):
-        notes += doubts(trained, scanned.sha256)
-    tokens = part_of_text(model.tokenizer, source, scanned, split, model.options.val_fraction)
     return tokens, notes, left_out(source.skipped)
 
 

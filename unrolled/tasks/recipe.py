@@ -13,8 +13,10 @@ from typing import NamedTuple
 import torch
 
 from unrolled.cells import CELLS, Inputs
+from unrolled.engines.native import build
 from unrolled.nn import Recurrent
 from unrolled.tasks.options import LanguageModelOptions
+from unrolled.training.schedule import Clock
 
 WIDTH_AT_TERAFLOP = 192
 """Hidden units that make the most of 10^12 operations."""
@@ -57,8 +59,8 @@ def choose(options: LanguageModelOptions, budget: Budget) -> tuple[LanguageModel
         dropout=dropout(passes) if options.dropout is None else options.dropout,
     )
     why = (
-        f"chosen for {budget.seconds:.0f} s of training at {budget.flops / 1e9:.0f} GFLOP/s on {budget.tokens:,} "
-        f"tokens: "
+        f"chosen for {max(0.0, budget.seconds):.0f} s of training at {budget.flops / 1e9:.0f} GFLOP/s on "
+        f"{budget.tokens:,} tokens: "
         f"{cell} {layers} × {hidden} (the width grows with the fourth root of the operations), "
         f"batch {chosen.batch}, chunks of {chosen.bptt}, "
         f"dropout {chosen.dropout:g} (about {passes:.1f} passes over the text)"
@@ -97,6 +99,13 @@ def dropout(passes: float) -> float:
     return min(0.5, round(0.16 * math.log2(passes / 2) * 20) / 20)
 
 
+def compile_kernels(device: torch.device, clock: Clock) -> None:
+    """The kernels for this machine, where they are not there yet: once per machine, so the clock does not count it."""
+    if device.type == "cpu":
+        with clock.paused():
+            build.unavailable()
+
+
 def measure_flops(device: torch.device, engine: str) -> float:
     """Operations a second of a layer's forward and backward: what this machine has for training.
 
@@ -114,7 +123,7 @@ def measure_flops(device: torch.device, engine: str) -> float:
             torch.cuda.synchronize(device)
         return time.perf_counter() - begun
 
-    once()  # compiles kernels where they are not there yet
+    once()  # the first is slower
     begun, took = time.perf_counter(), [once()]
     while time.perf_counter() - begun < 0.4 or len(took) < 3:
         took.append(once())

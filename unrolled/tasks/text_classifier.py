@@ -68,7 +68,8 @@ class TextClassifier(PublicModel):
             raise InputError("predict takes a list of texts: put the text into brackets")
         if not texts:
             return []
-        found = predict(self.network, self._examples(texts, np.zeros(len(texts), dtype=np.int64)), self.device)
+        read = [text.strip() for text in texts]  # as the texts of a training are
+        found = predict(self.network, self._examples(read, np.zeros(len(read), dtype=np.int64)), self.device)
         return [
             Prediction(self.labels[row.argmax()], float(row.max()), dict(zip(self.labels, row.tolist(), strict=True)))
             for row in found

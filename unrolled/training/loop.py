@@ -146,9 +146,9 @@ class Trainer:
         """Choose between the last model and the best before it, measure the choice, save."""
         if not self.step:
             raise InputError(
-                f"--seconds {self.options.seconds:g} leaves no time for a single update: reading the data and building "
-                f"the network took {self.clock.elapsed():.1f} s, and {self.schedule.reserve:.1f} s are for validation "
-                "and saving; give more seconds"
+                f"--seconds {self.options.seconds:g} leaves no time for a single update: starting, reading the data "
+                f"and building the network took {self.clock.elapsed():.1f} s, and validation and saving need "
+                f"{self.schedule.reserve:.1f} s; give more seconds"
             )
         self._report_training(norm)
         if self.average:  # for good

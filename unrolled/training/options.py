@@ -24,8 +24,8 @@ class TrainingOptions:
     Attributes
     ----------
     seconds
-        Wall time from the start of the command to the saved model, final validation included. Default: 300, unless
-        --steps is given.
+        Wall time from the start of the command to the saved model, final validation included; compiling the kernels,
+        once per machine, does not count. Default: 300, unless --steps is given.
     steps
         Number of updates, instead of a time: repeatable bit for bit.
     batch
@@ -44,7 +44,8 @@ class TrainingOptions:
     eval_every
         Updates between validations. Default: a tenth of the training.
     patience
-        Stop after so many validations without a better one; 0 never stops early.
+        Stop after this many validations in which neither the task's metric nor the loss was better than ever before; 0
+        never stops early.
     average
         Measure and keep the mean of the newest weights, over this part of the training, such as 0.1; 0 for the last
         weights alone.

@@ -82,7 +82,8 @@ class Run:
     def describe(self, config: Mapping[str, Any]) -> None:
         """Write run.json."""
         text = json.dumps(signed(config), indent=1, ensure_ascii=False)
-        files.write(self.folder / "run.json", text.encode())
+        # the bytes of a file's name need not be UTF-8: such a one becomes JSON's escape
+        files.write(self.folder / "run.json", text.encode(errors="backslashreplace"))
 
     @classmethod
     def open(cls, folder: Path) -> tuple["Run", dict[str, Any]]:
