@@ -260,7 +260,7 @@ def _of_tables(
             f"some of the {len(paths)} tables have a split column and some have none: give all of them one"
         )
     name = f" '{table.header[label]}'" if table.header is not None else ""
-    return Labelled(texts, labels, Places.join(places), splits or None, notes, f"column {label + 1}{name}")
+    return Labelled(texts, labels, Places.join(places), splits or None, notes, column=f"column {label + 1}{name}")
 
 
 def _columns(table: Table, text: str | None, label: str | None, notes: list[str]) -> tuple[int, int]:
