@@ -181,7 +181,7 @@ def test_a_training_goes_on_with_data_that_have_moved(tiny_text: Path, tmp_path:
     (tmp_path / "a.txt").rename(tmp_path / "moved" / "c.txt")
     with pytest.raises(InputError, match=r"a\.txt.* is not there any more.*resume .*run --data PATH"):
         resume(tmp_path / "run")
-    with pytest.raises(InputError, match="has changed"):
+    with pytest.raises(InputError, match="the data of .* have changed"):
         (tmp_path / "other.txt").write_text("another text " * 99)
         resume(tmp_path / "run", data=[tmp_path / "other.txt"])
     (tmp_path / "b.txt").rename(tmp_path / "moved" / "d.txt")

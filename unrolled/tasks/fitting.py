@@ -68,6 +68,7 @@ def fit(
         kind = _kind(options)
         with leaving_out(None if out is None else out.folder):
             task = kind.prepare(paths, options, val=held_out, device=device, clock=clock, start=start)
+        memory.check(task)
         compile_kernels(device, clock)
         for note in [*task.notes, *advice(task)]:
             observer.report({"note": note})
@@ -139,6 +140,7 @@ def resume(
             f"the data of {folder} have changed since its training began, or this version reads them otherwise: put "
             "them back, or train again"
         )
+    memory.check(task)
     compile_kernels(device, clock)
     task.trained_on = config.get("trained_on") or task.trained_on
     for note in [*task.notes, *_other_decoders(task.decoders, config.get("decoders", task.decoders))]:
@@ -229,7 +231,6 @@ def _kind(options: TrainingOptions) -> Kind:
 
 def _trainer(task: PreparedTask, clock: Clock, observer: Observer) -> Trainer:
     """A trainer that is ready to begin; it has no run folder yet."""
-    memory.check(task)
     trainer = Trainer(
         task,
         task.options,
