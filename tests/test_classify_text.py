@@ -17,7 +17,8 @@ from unrolled.cells import Inputs
 from unrolled.data.batches import Examples, Limit, in_order_of_length
 from unrolled.errors import InputError
 from unrolled.metrics import classification
-from unrolled.tasks.classify_text import encode_all, measure, predict
+from unrolled.tasks.classified import outcomes
+from unrolled.tasks.classify_text import encode_all, measure
 from unrolled.tasks.fitting import Fitted, fit, resume
 from unrolled.tasks.options import TextClassifierOptions
 from unrolled.tasks.text_classifier import TextClassifier
@@ -145,9 +146,9 @@ def test_classification_figures_are_scikit_learns() -> None:
 
 def test_a_limited_evaluation_measures_a_drawn_part(model: TextClassifier) -> None:
     examples = Examples(encode_all(model.tokenizer, ["ab", "ba"] * 50, False), np.array([0, 1] * 50))
-    rows, chances = predict(model.network, examples, torch.device("cpu"), 20)
+    rows, found = outcomes(model.network, examples, torch.device("cpu"), 20)
     assert len(rows) == 20 and len(set(rows)) == 20 and (rows % 2 == 0).any() and (rows % 2 == 1).any()
-    assert measure(examples.targets[rows], chances)["accuracy"] == 1.0
+    assert measure(examples.targets[rows], found, 2)["accuracy"] == 1.0
     assert sum(len(b.rows) for b in in_order_of_length(examples, Limit(7), 20)) == 20
 
 

@@ -17,6 +17,7 @@ from unrolled.data.frames import Frames
 from unrolled.data.vocabulary import Vocabulary
 from unrolled.errors import InputError
 from unrolled.tasks import classify_video, translate
+from unrolled.tasks.classified import predict
 from unrolled.tasks.fitting import fit, resume
 from unrolled.tasks.media_options import VideoClassifierOptions
 from unrolled.tasks.models import LanguageModel, load
@@ -79,7 +80,7 @@ def says(model: Any) -> Any:
         found = model.translate(["a b", "c"], beam=2)
     else:
         clips = Frames.pack([np.arange(192, dtype=np.uint8).reshape(3, 8, 8, 1)])
-        found = classify_video.predict(model.network, Examples(clips, np.zeros(1, int)), model.device)[1].tolist()
+        found = predict(model.network, Examples(clips, np.zeros(1, int)), model.device).tolist()
     return found, model.vocabulary(), model.metrics, model.step
 
 
@@ -100,7 +101,7 @@ def test_a_model_file_with_any_field_missing_null_or_of_another_type_is_refused_
             assert str(bad) in str(error) and "\n" not in str(error), where
             refused += 1
         else:
-            meaningful = where[:1] == ("metrics",) or where == ("vocabulary", "shape", "count")  # as others are
+            meaningful = where[:1] == ("metrics",) or where[-1] in ("count", "longest")  # null and none mean something
             assert meaningful or says(loaded) == expected, where
     assert refused > 80
     for strange in ([], None, "x", 3, {"format": 1}, {"format": "1", **{k: good[k] for k in good if k != "format"}}):
@@ -190,6 +191,8 @@ def test_a_checkpoint_with_any_field_missing_null_or_of_another_type_is_refused_
     for where, description in changed(good):
         if where[:1] == ("cursor",) and len(where) > 2 and where[2] > 0:
             continue  # one place of a list stands for all
+        if "progress" not in description:  # as in checkpoints of version 0.1.0
+            continue
         rewritten(stopped, training=description)
         with pytest.raises(InputError, match=r"step-4") as raised:
             pytest.fail(f"{where} {resume(stopped, observer=Stop(4))}")
@@ -204,6 +207,10 @@ def test_a_checkpoint_with_any_field_missing_null_or_of_another_type_is_refused_
     for where, config in changed({key: value for key, value in run.items() if key != CHECKSUM}):
         if where[0] in ("data", "val", "sha256") or where == ("options", "engine"):  # said elsewhere; not used
             continue
+        if where[0] not in config and where[0] in ("decoders", "rules", "trained_on"):  # version 0.1.0 had none of them
+            continue
+        if where == ("trained_on", "digest") and config["trained_on"].get("digest", "") is None:  # not known
+            continue
         (stopped / "run.json").write_text(json.dumps(config))  # as version 0.1.0 wrote it, without a checksum
         with pytest.raises(InputError):
             pytest.fail(f"{where} {resume(stopped, observer=Stop(4))}")
@@ -215,7 +222,7 @@ def test_a_checkpoint_with_any_field_missing_null_or_of_another_type_is_refused_
 def test_tensors_of_a_checkpoint_that_do_not_fit_are_refused_by_name(stopped: Path) -> None:
     (folder,) = stopped.glob("step-*")
     tensors, _ = checkpoint.load(folder)
-    for lacking in ("random/cpu", "optimizer/0.exp_avg", "average/0", "model/table"):
+    for lacking in ("random/cpu", "optimizer/0.exp_avg", "average/table", "model/table"):
         kept = {name: tensor for name, tensor in tensors.items() if name != lacking}
         (folder / "tensors.safetensors").write_bytes(safetensors.torch.save(kept))
         rewritten(stopped)

@@ -162,7 +162,7 @@ def test_many_classes_take_memory_for_the_classes_and_not_for_their_square(
     outcomes = classification.Outcomes.of(true[:4], chances)
     assert outcomes.predicted.tolist() == [0, 1, 5, 3] and outcomes.rank.tolist() == [0, 0, 3, 0]
     details = classification.details(true[:4], outcomes.predicted, [str(n) for n in range(20_000)])
-    assert details["confusion"] is None and "20,000 classes" in details["note"] and len(details["report"]) == 20_000
+    assert details["confusion"] is None and "20,000 classes" in details["notes"][0] and len(details["report"]) == 20_000
 
 
 def test_the_outcomes_of_predictions_are_those_of_their_confusion() -> None:

@@ -72,7 +72,10 @@ def check(task: Any) -> None:
         and not (name == "bptt" and not hasattr(task.batches("train"), "lanes"))
         and (isinstance(has, str) or has > small)
     }
-    name = min(without, key=lambda option: without[option])
+    # where the weights alone would fit, it is the batch that does not
+    of_batch = {name: least for name, least in without.items() if name in ("batch", "bptt")}
+    chosen = (of_batch if need.weights <= available else without) or without
+    name = min(chosen, key=lambda option: chosen[option])
     value = getattr(task.options, name)
     shown = f"{value:,}" if isinstance(value, int) else str(value)
     instead = "give it a number such as 64" if value == "full" else "lower it"

@@ -85,7 +85,8 @@ class TrainingOptions:
         for name, most in MOST.items():
             value = getattr(self, name, None)
             if value is not None and value > most:
-                raise InputError(f"--{name.replace('_', '-')} is {value:,}: it must be at most {most:,}")
+                flag = "--" + name.replace("_", "-")
+                raise InputError(f"{flag} is {value:,}: no machine has the memory for it, give at most {most:,}")
         if self.seconds is not None and self.steps is not None:
             raise InputError("--seconds and --steps are both given: choose one")
         for name in ("seconds", "steps", "batch", "lr", "eval_every", "threads"):
