@@ -17,6 +17,7 @@ from unrolled.training.observer import Observer
 from unrolled.training.options import TrainingOptions
 from unrolled.training.run import Run
 from unrolled.training.schedule import Clock
+from unrolled.training.untouched import untouched
 
 PathLike = str | os.PathLike[str]
 
@@ -32,6 +33,7 @@ class Fitted:
     run: Run | None
 
 
+@untouched()
 def fit(
     paths: Sequence[PathLike],
     *,
@@ -44,7 +46,7 @@ def fit(
     observer: Observer | None = None,
 ) -> Fitted:
     """Train a model of the task whose options these are. `val`: one path or several; `out`: the run folder, None for
-    memory alone."""
+    memory alone. The process has the random states and threads afterwards that it had before."""
     clock, observer = clock or Clock(), observer or Observer()
     held_out = _paths(val)
     if out is not None:
@@ -70,6 +72,7 @@ def fit(
     return _fitted(trainer, task)
 
 
+@untouched()
 def resume(folder: Path, *, clock: Clock | None = None, observer: Observer | None = None) -> Fitted:
     """Go on with a stopped run, bit for bit under `steps`, with the seconds that are left under `seconds`."""
     clock, observer = clock or Clock(), observer or Observer()

@@ -28,6 +28,7 @@ from unrolled.tasks.video_captioner import VideoCaptioner
 from unrolled.tasks.video_classifier import VideoClassifier
 from unrolled.topologies import ManyToMany, Memory
 from unrolled.training import model_file
+from unrolled.training.untouched import untouched
 
 
 class LanguageModel(PublicModel):
@@ -60,6 +61,9 @@ class LanguageModel(PublicModel):
 
     def vocabulary(self) -> dict[str, Any]:
         return self.tokenizer.to_json()
+
+    def _knows(self) -> str:
+        return f"{self.options.topology}, {self.tokenizer.size:,} tokens ({self.tokenizer.kind})"
 
     def evaluate(self, *paths: str | Path, split: str | None = None) -> dict[str, float]:
         """`val_loss` (nats a character) and `bits_per_character` of text; split: "train", "val" or None for all."""
@@ -184,6 +188,7 @@ MODELS: dict[str, Any] = {
 """The class of each task's models."""
 
 
+@untouched()
 def load(path: str | os.PathLike[str], device: str | torch.device | None = None, task: str | None = None) -> Any:
     """The model in a file or a run folder, on any device (default: the CPU).
 
