@@ -64,7 +64,7 @@ def test_a_language_model_trains_on_the_part_for_it(reviews: Path) -> None:
     assert (names(train), names(held)) == ({"train"}, {"dev"})
     train, held, notes = training_text([reviews], [reviews / "README"])
     assert names(train) == {"train"} and names(held) == {"README"}
-    assert "left out of the training: 1 files of the part for validation and 5 files of the part for test" in notes[-1]
+    assert "left out of the training: 1 file of the part for validation and 5 files of the part for test" in notes[-1]
     train, _, _ = training_text([reviews / "train", reviews / "test"], None)
     assert names(train) == {"train"}
 
@@ -74,7 +74,7 @@ def test_files_named_after_parts_are_parts_of_a_corpus(tmp_path: Path) -> None:
     train, held, notes = training_text([tmp_path], None)
     assert [path.name for path in train.documents] == ["ptb.train.txt"]
     assert held is not None and [path.name for path in held.documents] == ["ptb.valid.txt"]
-    assert f"left out of {tmp_path}: SOURCE.txt" in notes and "1 files of the part for test" in notes[-1]
+    assert f"left out of {tmp_path}: SOURCE.txt" in notes and "1 file of the part for test" in notes[-1]
     named = [tmp_path / f"ptb.{part}.txt" for part in ("train", "valid", "test")]
     assert training_text(named, None)[0].documents == named  # files that are named are read
     (tmp_path / "notes.txt").write_text("d")  # now not all are parts

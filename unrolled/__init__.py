@@ -13,6 +13,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unrolled import cells as cells
+    from unrolled import data as data
+    from unrolled import decoding as decoding
+    from unrolled import engines as engines
+    from unrolled import errors as errors
+    from unrolled import nn as nn
+    from unrolled import topologies as topologies
+    from unrolled.errors import InputError as InputError
+    from unrolled.errors import NonFiniteError as NonFiniteError
+    from unrolled.errors import UnrolledError as UnrolledError
     from unrolled.tasks.frame_labeler import FrameLabeler as FrameLabeler
     from unrolled.tasks.image_captioner import ImageCaptioner as ImageCaptioner
     from unrolled.tasks.models import LanguageModel as LanguageModel
@@ -25,22 +35,30 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _LAZY = {
-    "ImageCaptioner": "unrolled.tasks.image_captioner",
     "FrameLabeler": "unrolled.tasks.frame_labeler",
+    "ImageCaptioner": "unrolled.tasks.image_captioner",
+    "InputError": "unrolled.errors",
     "LanguageModel": "unrolled.tasks.models",
+    "NonFiniteError": "unrolled.errors",
     "TextClassifier": "unrolled.tasks.text_classifier",
     "Translator": "unrolled.tasks.translator",
+    "UnrolledError": "unrolled.errors",
     "VideoCaptioner": "unrolled.tasks.video_captioner",
     "VideoClassifier": "unrolled.tasks.video_classifier",
     "load": "unrolled.tasks.models",
 }
+_PACKAGES = ("cells", "data", "decoding", "engines", "errors", "nn", "topologies")
+
+__all__ = [*_LAZY, *_PACKAGES]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
+    if name in _PACKAGES:
+        return import_module(f"unrolled.{name}")
     raise AttributeError(f"module 'unrolled' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_LAZY]
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])

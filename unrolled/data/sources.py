@@ -134,14 +134,18 @@ def training_text(
         notes.append(_said(whole, "val", len(held.documents), "validated"))
     unused = [part for part in ("val", "test") if part in whole.parts and (part == "test" or val is not None)]
     if unused:
-        counts = (f"{whole.parts.count(part):,} files of the part for {LONG[part]}" for part in unused)
+        counts = (f"{_files(whole.parts.count(part))} of the part for {LONG[part]}" for part in unused)
         notes.append(f"left out of the training: {' and '.join(counts)}")
     return train, held, notes
 
 
 def _said(source: TextSource, part: str, count: int, what: str) -> str:
     of = source.of_part(part)
-    return f"{what} on the part for {LONG[part]}, as the names say: {count:,} files, the first is {of.documents[0]}"
+    return f"{what} on the part for {LONG[part]}, as the names say: {_files(count)}, the first is {of.documents[0]}"
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count:,} files"
 
 
 def _parts(names: Sequence[str]) -> list[str] | None:

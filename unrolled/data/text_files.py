@@ -70,7 +70,7 @@ def split_lines(text: str) -> list[str]:
 def check_encoding(name: str | None) -> None:
     """Raises `InputError` where Python knows no such encoding of text."""
     try:
-        b"a".decode(name or "utf-8")
+        b"a".decode("utf-8" if name is None else name)
     except UnicodeError:
         return  # one that needs more than a byte
     except (LookupError, ValueError):

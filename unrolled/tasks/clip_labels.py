@@ -143,6 +143,9 @@ class ClipModel(PublicModel):
     def vocabulary(self) -> dict[str, Any]:
         return vocabulary(self.labels, self.shape)
 
+    def _knows(self) -> str:
+        return f"{len(self.labels):,} labels"
+
 
 def vocabulary(labels: Sequence[str], shape: Shape) -> dict[str, Any]:
     """What travels with the weights."""

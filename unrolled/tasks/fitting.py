@@ -22,6 +22,7 @@ from unrolled.training.observer import Observer
 from unrolled.training.options import TrainingOptions
 from unrolled.training.run import CHECKSUM, Claim, Run
 from unrolled.training.schedule import Clock
+from unrolled.training.untouched import untouched
 from unrolled.training.validation import advice
 
 PathLike = str | os.PathLike[str]
@@ -40,6 +41,7 @@ class Fitted:
     """Files that could not be read and were left out"""
 
 
+@untouched()
 def fit(
     paths: Sequence[PathLike],
     *,
@@ -52,7 +54,7 @@ def fit(
     observer: Observer | None = None,
 ) -> Fitted:
     """Train a model of the task whose options these are. `val`: one path or several; `out`: the run folder, None for
-    memory alone."""
+    memory alone. The process has the random states and threads afterwards that it had before."""
     clock, observer = clock or Clock(), observer or Observer()
     held_out = _paths(val)
     keep = [Path(p) for p in (*paths, *(held_out or ()), start_from) if p is not None]
@@ -89,6 +91,7 @@ def fit(
         return _fitted(trainer, task)
 
 
+@untouched()
 def resume(
     folder: Path,
     *,

@@ -72,6 +72,9 @@ class ImageCaptioner(PublicModel):
     def vocabulary(self) -> dict[str, Any]:
         return description(self.words, self.eye)
 
+    def _knows(self) -> str:
+        return f"{self.words.vocabulary.size:,} tokens"
+
     def caption(self, pictures: Sequence[PathLike | np.ndarray], beam: int = BEAM, **how: Any) -> list[str]:
         """A sentence for each picture, a file or an RGB array (H, W, 3) uint8. beam: hypotheses of each, 1 for greedy;
         how: length_penalty, min_length, max_length, no_repeat_ngram (see `SearchOptions`)."""

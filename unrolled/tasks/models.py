@@ -30,6 +30,7 @@ from unrolled.topologies import ManyToMany, Memory
 from unrolled.training import model_file
 from unrolled.training.memory import refuse_above
 from unrolled.training.run import Run
+from unrolled.training.untouched import untouched
 
 
 class LanguageModel(PublicModel):
@@ -61,6 +62,9 @@ class LanguageModel(PublicModel):
 
     def vocabulary(self) -> dict[str, Any]:
         return self.tokenizer.to_json()
+
+    def _knows(self) -> str:
+        return f"{self.options.topology}, {self.tokenizer.size:,} tokens ({self.tokenizer.kind})"
 
     def evaluate(self, *paths: str | Path, split: str | None = None) -> dict[str, Any]:
         """`val_loss` (nats per character) and `bits_per_character` of text; `notes` and `skipped` (files of a folder
@@ -217,6 +221,7 @@ SENSELESS = (LookupError, TypeError, ValueError, AttributeError, AssertionError,
 """What a description can bring about that makes no sense."""
 
 
+@untouched()
 def load(path: str | os.PathLike[str], device: str | torch.device | None = None, task: str | None = None) -> Any:
     """The model in a file or a run folder, on any device (default: the CPU).
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from unrolled.data.examples import Read, Skipped, given_twice, part_asked
 from unrolled.data.tables import NoColumn
+from unrolled.engines.native import build
 from unrolled.tasks.video import groups_of
-from unrolled.training import model_file
+from unrolled.training import lines, model_file
 from unrolled.training.options import TrainingOptions
 
 PathLike = str | os.PathLike[str]
@@ -60,14 +61,29 @@ class PublicModel(ABC):
         """Of the data of its training; see `examples.trained_on`. None in files of older versions"""
 
     @classmethod
-    def fit(cls, *paths: PathLike, val: PathLike | Sequence[PathLike] | None = None, **options: Any) -> Self:
+    def fit(
+        cls,
+        *paths: PathLike,
+        val: PathLike | Sequence[PathLike] | None = None,
+        progress: bool | None = None,
+        **options: Any,
+    ) -> Self:
         """Train on what `unrolled train` takes for the task: paths and `val` as there, keywords for its flags.
 
+        progress: True writes a line for each report to standard error, False nothing; None writes where that is a
+        terminal. The random states and the threads of the process are afterwards as before.
         Raises `InputError` for unusable files or options and `NonFiniteError` where the loss is not finite.
         """
         from unrolled.tasks.fitting import fit  # the other way round at import
 
-        model = fit(paths, val=val, options=cls.options_class(**options)).model
+        told = lines.observer(progress)
+        before = build.building_note
+        if isinstance(told, lines.PlainLines):
+            build.building_note = lambda note: told.report({"note": note})
+        try:
+            model = fit(paths, val=val, options=cls.options_class(**options), observer=told).model
+        finally:
+            build.building_note = before
         assert isinstance(model, cls)
         return model
 
@@ -78,6 +94,20 @@ class PublicModel(ABC):
     def to(self, device: str | torch.device) -> Self:
         self.network.to(device)
         return self
+
+    def __repr__(self) -> str:
+        o = self.options
+        size = f"{o.cell} {o.layers} × {o.hidden}" if o.cell else "no recurrent layers"
+        parameters = sum(p.numel() for p in self.network.parameters())
+        metrics = [f"{name} {value:.4f}" for name, value in self.metrics.items() if isinstance(value, float)]
+        return (
+            f"<{type(self).__name__}: {size}, {self._knows()}, {parameters:,} parameters; "
+            f"step {self.step:,}{''.join(', ' + metric for metric in metrics)}>"
+        )
+
+    @abstractmethod
+    def _knows(self) -> str:
+        """The sizes of what it reads and writes, for `repr`."""
 
     @abstractmethod
     def vocabulary(self) -> dict[str, Any]:

@@ -62,6 +62,9 @@ class TextClassifier(PublicModel):
     def vocabulary(self) -> dict[str, Any]:
         return {"tokenizer": self.tokenizer.to_json(), "labels": self.labels}
 
+    def _knows(self) -> str:
+        return f"{self.tokenizer.size:,} tokens ({self.tokenizer.kind}), {len(self.labels):,} labels"
+
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """The likeliest label of each text, with its probability; an empty text gets one too."""
         if isinstance(texts, str):

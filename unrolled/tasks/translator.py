@@ -69,6 +69,9 @@ class Translator(PublicModel):
     def vocabulary(self) -> dict[str, Any]:
         return self.languages.to_json()
 
+    def _knows(self) -> str:
+        return f"{self.languages.source.size:,} source and {self.languages.target.size:,} target tokens"
+
     def translate(self, texts: Sequence[str], beam: int = 5, **how: Any) -> list[str]:
         """The translation of each text; that of an empty one is empty. beam: hypotheses of each, 1 for greedy; how:
         length_penalty, min_length, max_length, no_repeat_ngram (see `SearchOptions`)."""

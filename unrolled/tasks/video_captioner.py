@@ -59,6 +59,9 @@ class VideoCaptioner(PublicModel):
     def vocabulary(self) -> dict[str, Any]:
         return description(self.words, self.shape)
 
+    def _knows(self) -> str:
+        return f"{self.words.vocabulary.size:,} tokens"
+
     def caption(self, clips: Sequence[PathLike], beam: int = BEAM, **how: Any) -> list[str]:
         """A sentence for each clip, a video file or a folder of pictures. beam: hypotheses of each, 1 for greedy; how:
         length_penalty, min_length, max_length, no_repeat_ngram (see `SearchOptions`)."""
