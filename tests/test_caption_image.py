@@ -29,6 +29,7 @@ from unrolled.tasks.captioning import Words
 from unrolled.tasks.image_captioner import ImageCaptioner
 from unrolled.tasks.media_options import IMAGES, ImageCaptionerOptions
 from unrolled.tasks.prepare_caption_image import prepare_image_captioner
+from unrolled.training import model_file
 from unrolled.training.schedule import Clock
 
 SMALL = {"hidden": 32, "features": 32, "embedding": 16, "batch": 16, "min_count": 1}
@@ -199,6 +200,11 @@ def test_the_model_file_is_enough(data: Path, tmp_path: Path, image: str) -> Non
     assert again.predict(paths, aligned=True) == model.predict(paths, aligned=True)
     after = again.eye.state_dict().values()
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))  # frozen
+    tensors, description = model_file.load(tmp_path / "model.safetensors")
+    description["vocabulary"]["backbone"]["config"].update(hidden_size=2**18, intermediate_size=2**20)  # 4 TiB
+    model_file.save(tmp_path / "other.safetensors", tensors, description)
+    with pytest.raises(InputError, match=r"other\.safetensors .*its backbone asks for"):
+        unrolled.load(tmp_path / "other.safetensors")
 
 
 def test_arrays_that_are_no_pictures_are_refused(data: Path) -> None:

@@ -127,6 +127,15 @@ class Backbone(nn.Module):
                 "install the version that the model was trained with"
             ) from None
 
+    @staticmethod
+    def shapes(description: dict[str, Any]) -> dict[str, torch.Size]:
+        """Of the weights of the network of this description, by their names in `state_dict`; no memory is taken."""
+        transformers = library()
+        config = transformers.AutoConfig.for_model(**description["config"])
+        with _quiet(transformers), torch.device("meta"):
+            network = _image_part(transformers.AutoModel.from_config(config, trust_remote_code=False))
+        return {f"network.{name}": tensor.shape for name, tensor in network.state_dict().items()}
+
     def to_json(self) -> dict[str, Any]:
         return self.description
 

@@ -53,8 +53,7 @@ class ImageCaptioner(PublicModel):
         options = ImageCaptionerOptions.from_json(description["options"])
         kept = description["vocabulary"]
         words = Words.from_json(kept["words"])
-        embedded = any(name.startswith("eye.") for name in tensors)
-        eye = None if options.backbone is None else _backbone(kept, embedded)
+        eye = None if options.backbone is None else _backbone(kept, tensors)
         # the engine of the training need not exist where the model is used
         anywhere = replace(options, engine="auto")
         network = built(lambda: Network(words, eye or encoder_of(options), anywhere), tensors)
@@ -156,9 +155,13 @@ class ImageCaptioner(PublicModel):
         }
 
 
-def _backbone(kept: dict[str, Any], embedded: bool) -> Backbone:
+def _backbone(kept: dict[str, Any], tensors: dict[str, Tensor]) -> Backbone:
     """The one that the model file carries, its weights to come; else the one that it names."""
-    if embedded:
+    carried = {name.removeprefix("eye."): tensor for name, tensor in tensors.items() if name.startswith("eye.")}
+    if carried:
+        wanted = Backbone.shapes(kept["backbone"])  # before it is built: it may ask for more memory than there is
+        if wrong := [name for name, shape in wanted.items() if name not in carried or carried[name].shape != shape]:
+            raise RuntimeError(f"its backbone asks for {wrong[0]} of shape {tuple(wanted[wrong[0]])}")
         return Backbone.from_json(kept["backbone"])
     name = kept["backbone"]["name"]
     backbone = Backbone.open(name)
