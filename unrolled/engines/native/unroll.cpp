@@ -4,12 +4,13 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
-#include <algorithm>
+#include <atomic>
+#include <exception>
 #include <initializer_list>
 #include <optional>
-#include <string>
 #include <tuple>
 
+#include "checks.h"
 #include "layer.h"
 
 namespace unrolled {
@@ -17,11 +18,18 @@ namespace unrolled {
 int64_t threads() { return torch::stable::get_num_threads(); }
 
 void parallel(int64_t n, double multiplications, const std::function<void(int64_t)>& f) {
+  std::exception_ptr error;  // the first one, from whichever thread: it must not leave a thread that is not the caller's
+  std::atomic<bool> failed{false};
   auto range = [&](int64_t from, int64_t to) {
-    for (int64_t i = from; i < to; ++i) f(i);
+    try {
+      for (int64_t i = from; i < to && !failed; ++i) f(i);
+    } catch (...) {
+      if (!failed.exchange(true)) error = std::current_exception();
+    }
   };
   if (n < 2 || multiplications < small_work) range(0, n);
   else torch::stable::parallel_for(0, n, 1, range);
+  if (error) std::rethrow_exception(error);
 }
 
 }  // namespace unrolled
@@ -41,31 +49,7 @@ Tensor dense(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::co
 Maybe dense(const Maybe& t) { return t ? Maybe(dense(*t)) : t; }
 Tensor empty(std::initializer_list<int64_t> sizes, const Tensor& like) { return torch::stable::new_empty(like, sizes); }
 
-// What follows the checks trusts every size, so whatever the caller hands over is checked. A size of `any` is free. The
-// device is not: the dispatcher comes here only where all tensors are on the CPU, since any other device goes first.
-constexpr int64_t any = -1;
-
-template <class List>
-std::string in_words(const List& sizes) {
-  std::string words;
-  for (int64_t size : sizes) words += (words.empty() ? "" : ", ") + (size == any ? "any" : std::to_string(size));
-  return "(" + words + ")";
-}
-
-using Sizes = std::initializer_list<int64_t>;
-
-void check(const char* name, const Tensor& t, Sizes sizes, ScalarType type = ScalarType::Float) {
-  STD_TORCH_CHECK(t.scalar_type() == type, "unrolled::unroll: ", name, " does not hold ",
-                  type == ScalarType::Float ? "float32" : "int64");
-  const auto given = t.sizes();
-  const bool right = std::equal(given.begin(), given.end(), sizes.begin(), sizes.end(),
-                                [](int64_t a, int64_t b) { return a == b || b == any; });
-  STD_TORCH_CHECK(right, "unrolled::unroll: ", name, " has sizes ", in_words(given), ", not ", in_words(sizes));
-}
-
-void check(const char* name, const Maybe& t, Sizes sizes, ScalarType type = ScalarType::Float) {
-  if (t) check(name, *t, sizes, type);
-}
+constexpr Checks check("unrolled::unroll");
 
 void check_integers(const Call& call, int64_t vocabulary) {
   for (int64_t i = 0; call.tokens && i < call.T * call.B; ++i)

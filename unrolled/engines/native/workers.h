@@ -9,8 +9,8 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <exception>
 #include <functional>
-#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -59,23 +59,33 @@ class Team {
     Clock::duration worked{}, waited{};
   };
 
-  // Runs work once for each of `wanted` workers, or of fewer where the system gives no more threads.
+  // Runs work once for each of `wanted` workers, or of fewer where the system gives no more threads. What one of them
+  // throws is thrown here, once all have ended; the others end at their next meeting.
   static void run(int wanted, const std::function<void(Worker)>& work) {
     Team team;
+    const auto guarded = [&](int number) {
+      try {
+        work({team, number});
+      } catch (const Broken&) {
+      } catch (...) {
+        team.fail();
+      }
+    };
     std::vector<std::thread> threads;
     threads.reserve(wanted);
     try {
       for (int i = 1; i < wanted; ++i)
         threads.emplace_back([&, i] {
           team.members.wait(0);
-          work({team, i});
+          guarded(i);
         });
-    } catch (const std::system_error&) {
+    } catch (const std::exception&) {  // no thread, or no memory for it
     }
     team.members = int(threads.size()) + 1;
     team.members.notify_all();
-    work({team, 0});
+    guarded(0);
     for (auto& thread : threads) thread.join();
+    if (team.error) std::rethrow_exception(team.error);
     if (wanted > 1) pauses().note(team.crowded);
   }
 
@@ -85,6 +95,7 @@ class Team {
  private:
   void wait(int n) {  // spins, and after some tens of microseconds sleeps
     const uint32_t now = meetings.load(std::memory_order_acquire);
+    if (broken.load(std::memory_order_acquire)) throw Broken{};
     if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == n) {
       arrived.store(0, std::memory_order_relaxed);
       meetings.store(now + 1, std::memory_order_release);
@@ -93,6 +104,15 @@ class Team {
     }
     for (int i = 0; i < 2000 && meetings.load(std::memory_order_acquire) == now; ++i) relax();
     meetings.wait(now, std::memory_order_acquire);
+    if (broken.load(std::memory_order_acquire)) throw Broken{};
+  }
+  struct Broken {};  // unwinds a worker whose team will never be complete again
+  // Keeps the exception that is being handled, and wakes all who wait: broken is seen before the new number of meetings.
+  void fail() {
+    if (!failed.exchange(true)) error = std::current_exception();
+    broken.store(true, std::memory_order_release);
+    meetings.fetch_add(1, std::memory_order_acq_rel);
+    meetings.notify_all();
   }
   static void relax() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -115,7 +135,8 @@ class Team {
   }
 
   std::atomic<int> members{0};  // who take part; 0 until all threads are there
-  std::atomic<bool> crowded{false};
+  std::atomic<bool> crowded{false}, failed{false}, broken{false};
+  std::exception_ptr error;  // of the first that failed
   alignas(64) std::atomic<int> arrived{0};
   alignas(64) std::atomic<uint32_t> meetings{0};
 };
