@@ -142,7 +142,7 @@ def test_a_column_that_numbers_the_rows_is_no_label(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has 24 labels for 24 clips, such as 'clip 0'"):
         fit([clips], options=VideoClassifierOptions(steps=1))
     (tmp_path / "few.tsv").write_text("text\tlabel\na\tx\nb\ty\nc\tz\n")
-    with pytest.raises(InputError, match="no label of the 3 examples occurs twice"):
+    with pytest.raises(InputError, match="no label occurs twice in the 3 examples"):
         fit([tmp_path / "few.tsv"], options=TextClassifierOptions(steps=1))
 
 

@@ -69,11 +69,6 @@ def divide(
     random = np.random.Generator(np.random.PCG64(seed))
     strata_rows = [train] if strata is None else _rows_of_each(train, _numbered(strata)[0][train])
     val = np.sort(np.concatenate([_draw(group, fraction, random) for group in strata_rows]))
-    if len(val) == 0 and strata is not None and len(train) > 1:
-        raise InputError(
-            f"no label of the {len(train):,} examples occurs twice, so none can be kept for validation: give more "
-            "examples of each, or --val"
-        )
     if len(val) == 0:
         raise InputError(_too_few(len(train), strata is not None))
     train = np.setdiff1d(train, val, assume_unique=True)
