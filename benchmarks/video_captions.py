@@ -187,6 +187,7 @@ def main() -> None:
     parser.add_argument("kind", choices=("sprites", "digits"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--steps", type=int, help="updates, instead of a time: comparable between machines")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--beam", type=int, default=5)
     parser.add_argument("--measure", choices=("val", "test"), default="test")
@@ -203,7 +204,8 @@ def main() -> None:
         run = options.out or Path(scratch) / "run"
         data = Path(scratch) / "captions.csv"
         table(data, parts)
-        command = ["train", "caption-video", str(data), "--seconds", str(options.seconds), "--out", str(run)]
+        length = ["--seconds", str(options.seconds)] if options.steps is None else ["--steps", str(options.steps)]
+        command = ["train", "caption-video", str(data), *length, "--out", str(run)]
         command += ["--seed", str(options.seed), "--json", *more]
         done = subprocess.run(
             [sys.executable, "-m", "unrolled", *command], stdout=subprocess.PIPE, check=True, text=True
