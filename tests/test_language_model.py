@@ -14,7 +14,7 @@ from unrolled.data.tokenizers import decode
 from unrolled.tasks.fitting import fit
 from unrolled.tasks.language_model import evaluate
 from unrolled.tasks.options import LanguageModelOptions
-from unrolled.tasks.prepare_language_model import tokens_of
+from unrolled.tasks.prepare_language_model import measured_part
 
 UNSEEN = "𝄞 ∀x∈ℝ Ⴀ 🜁"
 
@@ -69,9 +69,8 @@ def test_documents_are_measured_apart(tmp_path: Path, shared_data: Path) -> None
     for number, part in enumerate((text[:400], text[1000:1300])):
         path = pair / f"{number}.txt"
         path.write_text(part)
-        alone.append(
-            evaluate(model.network, model.tokenizer, tokens_of(model.tokenizer, [path], None, 0.1), model.device)
-        )
+        tokens, _, _ = measured_part(model, [path], None)
+        alone.append(evaluate(model.network, model.tokenizer, tokens, model.device))
     together = model.evaluate(pair)["val_loss"]
     expected = (alone[0].metrics["val_loss"] * 399 + alone[1].metrics["val_loss"] * 299) / 698
     assert together == pytest.approx(expected, rel=1e-5)

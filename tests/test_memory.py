@@ -19,6 +19,8 @@ from torch import Tensor
 
 from unrolled.app.memory import memory as command
 from unrolled.app.memory import show
+from unrolled.data import corpus
+from unrolled.data.sources import TextSource
 from unrolled.data.tokenizers import decode
 from unrolled.errors import InputError
 from unrolled.inspection import gradient_flow, long_run, memory, memory_picture, pictures, resident
@@ -28,7 +30,6 @@ from unrolled.inspection.memory import Lesson, Settings, measure_memory
 from unrolled.tasks.fitting import fit
 from unrolled.tasks.language_model import Network, resolve
 from unrolled.tasks.options import LanguageModelOptions
-from unrolled.tasks.prepare_language_model import tokens_of
 
 SMALL = Settings(
     steps=3, hidden=12, lags=20, warm_up=10, windows=8, lengths=(10, 40), trained_lengths=(10, 40), depths=(1, 2)
@@ -319,5 +320,7 @@ def test_the_text_that_python_brings_is_long_enough() -> None:
     files = library_source()
     lesson = Lesson(files, Settings(steps=1), print)
     assert lesson.windows.shape == (302, 64)
-    val = tokens_of(lesson.prepared.tokenizer, files, "val", 0.1)
-    assert len(val.ids) == len(lesson.prepared.splits["val"].ids)
+    source = TextSource(files)
+    cut = int(corpus.scan(source).characters * 0.9)
+    _, val = corpus.encode(source, lesson.prepared.tokenizer, cut)
+    assert val is not None and len(val.ids) == len(lesson.prepared.splits["val"].ids)
