@@ -23,7 +23,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     rows = [("a wonderful cast", "good"), ("a dull, dull plot", "bad"), ("what a plot", "odd")] * 20
     path.write_text("text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows))
     small = {"hidden": 10, "embedding": 6, "batch": 8, "lr": 2e-2, "token_dropout": 0.3, "steps": 30}
-    size = {"bpe": 270, "word": 100, "char": 100}[request.param]
+    size = {"bpe": 270, "word": 100, "char": None}[request.param]
     return TextClassifier.fit(path, tokens=request.param, vocabulary=size, **small)
 
 
