@@ -3,9 +3,7 @@
 import shlex
 import sys
 import sysconfig
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from unrolled.app.progress import display, quoted, visible
@@ -17,24 +15,11 @@ from unrolled.tasks.fitting import Fitted, fit
 from unrolled.tasks.models import LanguageModel
 from unrolled.tasks.options import LanguageModelOptions
 from unrolled.training.run import Run
-from unrolled.training.schedule import Clock
+from unrolled.training.schedule import Clock, FromFirstLook
 
 PROMPT = "def "
 BASELINE_SHARE = 0.1
 """Part of the time that goes to the one-to-one baseline."""
-
-
-@dataclass
-class _FromFirstLook(Clock):
-    """Goes from the first look at it, when a training begins: the baseline's time is short, and reading takes long on a
-    busy machine."""
-
-    looked: bool = False
-
-    def elapsed(self) -> float:
-        if not self.looked:
-            self.looked, self.started = True, time.monotonic()
-        return super().elapsed()
 
 
 def library_source() -> list[Path]:
@@ -59,7 +44,7 @@ def run_demo(seconds: float, out: Path, overwrite: bool, clock: Clock, stop: Cal
     short = BASELINE_SHARE * seconds + 1
     baseline_options = LanguageModelOptions(seconds=short, topology="one_to_one", lr=1e-2)
     with display(sys.stdout, stop, brief=True) as shown:
-        baseline = fit(files, options=baseline_options, clock=_FromFirstLook(), observer=shown)
+        baseline = fit(files, options=baseline_options, clock=FromFirstLook(), observer=shown)
     if not baseline.result.finished:
         return {}
     figures = {"one_to_one": baseline.result.metrics["bits_per_character"]}

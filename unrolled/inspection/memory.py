@@ -26,7 +26,7 @@ from unrolled.tasks.language_model import LanguageModelTask, evaluate, resolve
 from unrolled.tasks.models import LanguageModel
 from unrolled.tasks.options import LanguageModelOptions
 from unrolled.tasks.prepare_language_model import Prepared, prepare
-from unrolled.training.schedule import RESERVE
+from unrolled.training.schedule import RESERVE, FromFirstLook
 
 COMPARED = ("rnn", "gru", "lstm")
 """Cells whose gradients are followed."""
@@ -178,7 +178,7 @@ class Lesson:
         self.trained += 1
         options = self.options(cell, layers, hidden)
         self.say(f"{self.trained} of {self.settings.trainings}: {cell} {layers} × {options.hidden}")
-        fitted = fit(self.paths, options=options)
+        fitted = fit(self.paths, options=options, clock=FromFirstLook())
         fitted.model.to("cpu")
         record = self._record(fitted)
         self.say(f"       {record['bits_per_character']:.3f} bits a character after {record['steps']:,} updates")

@@ -30,6 +30,19 @@ class Clock:
             self.started += time.monotonic() - begun
 
 
+@dataclass
+class FromFirstLook(Clock):
+    """Runs from the first look at it, when the first update begins: for trainings that are compared at equal time, whose
+    preparation must not count."""
+
+    looked: bool = False
+
+    def elapsed(self) -> float:
+        if not self.looked:
+            self.looked, self.started = True, time.monotonic()
+        return super().elapsed()
+
+
 class Schedule:
     """Linear warm-up by updates, then linear decay to zero by step or by clock.
 
