@@ -50,7 +50,8 @@ def prepare_language_model(
         options = _architecture_of(start, options)
     tokenizer = start.tokenizer if start is not None else vocabulary and tokenizers.from_json(vocabulary)
     prepared = prepare(paths, options, val=val, tokenizer=tokenizer or None)
-    if options.steps is None and options.topology != "one_to_one" and vocabulary is None:
+    left_open = options.topology != "one_to_one" and any(getattr(options, name) is None for name in recipe.CHOSEN)
+    if options.steps is None and left_open and vocabulary is None:
         options, why = _choose(options, prepared, clock, device)
         prepared.notes.append(why)
     task = LanguageModelTask(resolve(options), prepared.tokenizer, prepared.splits, device)

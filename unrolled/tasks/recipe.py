@@ -18,6 +18,8 @@ from unrolled.nn import Recurrent
 from unrolled.tasks.options import LanguageModelOptions
 from unrolled.training.schedule import Clock
 
+CHOSEN = ("cell", "hidden", "layers", "batch", "bptt", "dropout")
+"""What is chosen where it is left open."""
 WIDTH_AT_TERAFLOP = 192
 """Hidden units that make the most of 10^12 operations."""
 WIDEST, NARROWEST = 1024, 64

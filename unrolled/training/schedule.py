@@ -32,8 +32,8 @@ class Clock:
 
 @dataclass
 class FromFirstLook(Clock):
-    """Runs from the first look at it, when the first update begins: for trainings that are compared at equal time, whose
-    preparation must not count."""
+    """Runs from the first look at it, when the first update begins: for trainings that are compared at equal time,
+    whose preparation must not count."""
 
     looked: bool = False
 
