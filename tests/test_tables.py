@@ -203,3 +203,32 @@ def test_pipes_in_folders_are_left_out_and_said(odd: Path) -> None:
     found = read_labelled([odd / "texts"])
     assert found.texts == ["neg", "pos"] and f"left out of {odd / 'texts' / 'pos'}: pipe" in found.notes
     assert len(TextSource([odd / "texts"]).documents) == 2
+
+
+def test_a_column_that_says_the_split_under_another_name_is_said(tmp_path: Path) -> None:
+    rows = "".join(f"film {n},{n % 2},{'test' if n % 3 else 'Train'}\n" for n in range(6))
+    for name, notes in {"set": 1, "split": 0}.items():
+        (tmp_path / f"{name}.csv").write_text(f"text,label,{name}\n{rows}")
+        found = header_notes([read_table(tmp_path / f"{name}.csv")], "name the columns")
+        assert sum("if it is the split, call it split" in note for note in found) == notes
+
+
+LABELLED = "id,text,label\n1,good film,pos\n2,bad film,neg\n3,fine film,pos\n"
+
+
+def test_a_table_without_the_label_column_of_the_others_has_no_labels(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text(LABELLED)
+    (tmp_path / "test.csv").write_text("id,text\n7,poor film\n8,nice film\n")
+    with pytest.raises(InputError, match=r"test\.csv has no column 'label', which is the label in .*train\.csv"):
+        read_labelled([tmp_path])
+    assert len(read_labelled([tmp_path / "test.csv"], label_column="id")) == 2
+
+
+def test_tables_of_which_only_some_are_named_after_parts_are_said_to_be_read_alike(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.csv").write_text(LABELLED)
+    assert not any("no name is heeded" in note for note in read_labelled([tmp_path]).notes)
+    (tmp_path / "extra.csv").write_text(LABELLED)
+    found = read_labelled([tmp_path])
+    assert found.splits is None
+    assert sum("no name is heeded" in note for note in found.notes) == 1

@@ -214,6 +214,7 @@ def _of_tables(
     """From tables. A column says what each row is for, else the table's folder, else the names of all tables."""
     named = [part_at_the_end(found.path.stem)[1] for found in files]
     told = None not in named and len(files) > 1
+    notes += _unheeded_names(files, named)
     texts: list[str] = []
     labels: list[str] = []
     splits: list[str] = []
@@ -230,6 +231,8 @@ def _of_tables(
             )
         if table.header is None:
             bare[text, label] = table.path
+        if label_column is None:
+            _check_same(table, tables, label)
         column = table.column(label)
         if "" in column:
             row = column.index("")
@@ -246,6 +249,32 @@ def _of_tables(
         )
     name = f" '{table.header[label]}'" if table.header is not None else ""
     return Labelled(texts, labels, Places.join(places), splits or None, notes, column=f"column {label + 1}{name}")
+
+
+def _unheeded_names(files: Sequence[Found], named: Sequence[str | None]) -> list[str]:
+    """A note where some tables are named after parts of the data and others are not: then no name counts."""
+    if None not in named or len({*named} - {None}) < 2 or any(found.part for found in files):
+        return []
+    known = next(found.path for found, part in zip(files, named, strict=True) if part)
+    return [
+        f"{known} is named after a part of the data and {files[named.index(None)].path} is not, so no name is heeded "
+        "and all tables are read alike: move the others away, or name those to train on and, with --val, those to "
+        "validate on"
+    ]
+
+
+def _check_same(table: Table, tables: Sequence[Table], label: int) -> None:
+    """Raises `InputError` where other tables call a column the label and this one has none that is called so: what is
+    left beside its texts is something else, such as the number of each."""
+    if table.header is None or table.header[label].casefold() in LABEL:
+        return
+    for other in tables:
+        at = other.guess(LABEL, "--label-column")
+        if at is not None and other.header is not None:
+            raise InputError(
+                f"{table.path} has no column {other.header[at]!r}, which is the label in {other.path}; its columns are "
+                f"{table.listed()}: move it away if its texts have no labels, or choose --label-column"
+            )
 
 
 def _columns(table: Table, text: str | None, label: str | None, notes: list[str]) -> tuple[int, int]:

@@ -26,7 +26,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from unrolled.data.columns import NAMES
+from unrolled.data.columns import NAMES, SPLIT
+from unrolled.data.splits import part_of
 from unrolled.data.text_files import check_unicode, read_text, split_lines
 from unrolled.errors import InputError
 
@@ -100,7 +101,7 @@ class Table:
         return [cell.strip() for cell in cells if cell is not None]
 
 
-def header_notes(tables: Iterable[Table], names: str) -> list[str]:
+def header_notes(tables: Sequence[Table], names: str) -> list[str]:
     """What the first rows of these tables were taken for; `names`: what to do to name their columns."""
     same: dict[tuple[str, ...] | None, list[Table]] = {}
     for table in tables:
@@ -119,6 +120,21 @@ def header_notes(tables: Iterable[Table], names: str) -> list[str]:
             sure = sum(name.casefold() in NAMES for name in header) > 1
             doubt = "" if sure else "; if it is an example, put a line with the names of the columns above it"
             notes.append(f"the first row of {some[0].path}{more} is taken for a header: {shown}{doubt}")
+    return notes + _unheeded_splits(tables)
+
+
+def _unheeded_splits(tables: Sequence[Table]) -> list[str]:
+    """Notes on columns of another name that say train, val or test in every row: only a `split` is heeded."""
+    notes = []
+    for table in tables:
+        names = [] if table.header is None else table.header
+        for at, name in enumerate([] if {*SPLIT} & {name.casefold() for name in names} else names):
+            parts = {part_of(row[at] or "") for row in table.rows}
+            if None not in parts and "train" in parts and len(parts) > 1:
+                notes.append(
+                    f"column {at + 1} {name!r} of {table.path} says train, val or test in every row, and is not "
+                    "heeded: if it is the split, call it split"
+                )
     return notes
 
 
