@@ -143,6 +143,15 @@ class Classes:
             ) from None
 
 
+def listed(labels: Sequence[str]) -> str:
+    """For people, who see here that "Pos" and "pos" are two.
+
+    >>> listed(["Pos", "neg", "pos"])
+    "3 classes ('Pos', 'neg', 'pos')"
+    """
+    return f"{len(labels):,} classes ({', '.join(map(repr, labels[:10]))}{', …' if len(labels) > 10 else ''})"
+
+
 def read_labelled(
     paths: Sequence[str | PathLike[str]],
     *,

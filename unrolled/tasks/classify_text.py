@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from unrolled.cells import CELLS, Inputs, State
 from unrolled.data.batches import BucketStream, ExampleBatch, Examples, Limit, Sequences
 from unrolled.data.examples import Skipped
+from unrolled.data.labelled import listed
 from unrolled.data.tokenizers import SPACED, Tokenizer
 from unrolled.engines import said
 from unrolled.metrics import classification
@@ -189,7 +190,7 @@ class TextClassifierTask:
         return (
             f"{o.cell} {o.layers} × {o.hidden}{ways}, {o.pooling} pooling, "
             f"{sum(p.numel() for p in model.parameters()):,} parameters, {self.tokenizer.size:,} tokens ({o.tokens}), "
-            f"{len(self.labels)} classes; train {len(self.splits['train']):,}, validation {len(self.splits['val']):,} "
+            f"{listed(self.labels)}; train {len(self.splits['train']):,}, validation {len(self.splits['val']):,} "
             f"texts; {runs}, {self.device}, {torch.get_num_threads()} threads"
         )
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from unrolled.cells import CELLS
 from unrolled.data.batches import BucketStream, Examples
 from unrolled.data.examples import Skipped
-from unrolled.data.labelled import named
+from unrolled.data.labelled import listed, named
 from unrolled.engines import said
 from unrolled.errors import InputError
 from unrolled.nn.convnet import precision
@@ -96,7 +96,7 @@ class ClipTask(ABC):
             f"frames {s.width}×{s.height} {'grey' if s.grey else 'colour'}, "
             f"convolutions in {precision(self.device)}, "
             f"{o.cell} {o.layers} × {o.hidden}, {self.reads()}, "
-            f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(self.labels)} classes; "
+            f"{sum(p.numel() for p in model.parameters()):,} parameters, {listed(self.labels)}; "
             f"train {counts['train']}, validation {counts['val']} {self.unit}; "
             f"{said(engine, o.engine, self.device.type, CELLS[o.cell])}, {self.device}, "
             f"{torch.get_num_threads()} threads"

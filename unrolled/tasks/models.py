@@ -67,12 +67,14 @@ class LanguageModel(PublicModel):
         return f"{self.options.topology}, {self.tokenizer.size:,} tokens ({self.tokenizer.kind})"
 
     def evaluate(self, *paths: str | Path, split: str | None = None) -> dict[str, Any]:
-        """`val_loss` (nats per character) and `bits_per_character` of text; `notes` and `skipped` (files of a folder
-        that are not text). split: "train" or "val", as the training divides this text; None for all of it."""
+        """`val_loss` (nats per character) and `bits_per_character` of text, `measured_tokens` of it; `notes` and
+        `skipped` (files of a folder that are not text). split: "train" or "val", as the training divides this text, or
+        "test" where the text says what is for it; None for all of it."""
         from unrolled.tasks.prepare_language_model import measured_part  # the other way round at import
 
         tokens, notes, skipped = measured_part(self, paths, split)
-        return {**evaluate(self.network, self.tokenizer, tokens, self.device).metrics, **remarks(notes, skipped)}
+        found = evaluate(self.network, self.tokenizer, tokens, self.device)
+        return {**found.metrics, "measured_tokens": found.size, **remarks(notes, skipped)}
 
     def sample(self, prompt: str = "", length: int = 500, *, seed: int = 0, stop: str | None = None, **how: Any) -> str:
         """The prompt and up to `length` characters that follow it; `how`: temperature, top_k, top_p, min_p.
