@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import Cli
+from helpers import assert_one_sentence
 
 import unrolled
+from unrolled.tasks.arguments import texts_of
 from unrolled.tasks.fitting import resume
 from unrolled.tasks.models import LanguageModel
 
@@ -122,5 +124,35 @@ def test_repr_says_what_the_model_is(make_model: Callable[..., LanguageModel], t
     assert len(shown) < 200 and "\n" not in shown
     table = tmp_path / "texts.tsv"
     table.write_text("text\tlabel\n" + "".join(f"word{i % 7} and more\t{'ab'[i % 2]}\n" for i in range(60)))
-    classifier = unrolled.TextClassifier.fit(table, **{**SMALL, "steps": 1})
+    classifier = unrolled.TextClassifier.fit(table, hidden=8, layers=1, steps=1, batch=2)
     assert "TextClassifier" in repr(classifier) and "2 labels" in repr(classifier) and "accuracy" in repr(classifier)
+
+
+def test_arguments_of_other_types_are_refused_in_a_sentence(tiny_text: Path, make_model: Callable[..., Any]) -> None:
+    fit, model = unrolled.LanguageModel.fit, make_model()
+    small: dict[str, Any] = {"steps": 1, "hidden": 4, "batch": 2, "bptt": 4}
+    assert fit([tiny_text], **{**small, "hidden": np.int64(4)}).step == 1  # a list of paths, a number of NumPy
+    refused = (
+        (lambda: fit(None, **small), "the data are given as None"),
+        (lambda: fit(b"in.txt", **small), "the data are given as bytes"),
+        (lambda: fit(tiny_text, **{**small, "hidden": "8"}), "hidden of the options is '8'"),
+        (lambda: fit(tiny_text, **{**small, "lr": [0.1]}), "lr of the options is"),
+        (lambda: fit(tiny_text, hiden=8), "no option hiden=: did you mean hidden="),
+        (lambda: model.sample(None), "prompt of what is asked for is None"),
+        (lambda: model.sample("a", length="5"), "length of what is asked for is '5'"),
+        (lambda: model.sample("a", seed="x"), "seeds.0 of what is asked for is 'x'"),
+        (lambda: model.sample("a", temperature="x"), "temperature of the options is 'x'"),
+        (lambda: model.save(None), "the places to save to are given as None"),
+        (lambda: unrolled.load(None), "are given as None"),
+    )
+    for call, sentence in refused:
+        with pytest.raises(unrolled.InputError, match=sentence) as error:
+            call()
+        assert_one_sentence(str(error.value))
+
+
+@pytest.mark.parametrize("given", [None, 5, {"a": 1}, [None], [b"a"], [float("nan")], Path("a.txt")])
+def test_what_is_no_list_of_texts_is_refused(given: Any) -> None:
+    with pytest.raises(unrolled.InputError, match="takes a list of texts"):
+        texts_of(given)
+    assert texts_of(np.array(["a", "b"])) == texts_of(("a", "b")) == ["a", "b"]

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -12,11 +12,13 @@ from torch import Tensor
 
 from unrolled.cells import Inputs, State
 from unrolled.data import tokenizers
+from unrolled.data.contents import check
 from unrolled.data.tokenizers import TextDecoder, Tokenizer
 from unrolled.decoding.sampling import Sampling, StopAt, generate
 from unrolled.decoding.search import Limits, beam_search, stepper
 from unrolled.decoding.writers import writer_for
 from unrolled.errors import InputError
+from unrolled.tasks.arguments import options_of, paths_of
 from unrolled.tasks.frame_labeler import FrameLabeler
 from unrolled.tasks.image_captioner import ImageCaptioner
 from unrolled.tasks.language_model import LanguageModelTask, Network, evaluate
@@ -80,18 +82,20 @@ class LanguageModel(PublicModel):
         """The prompt and up to `length` characters that follow it; `how`: temperature, top_k, top_p, min_p.
 
         The prompt is read as the beginning of a line, and only characters of the training text are written."""
-        return prompt + "".join(self.stream(prompt, length, seed=seed, stop=stop, **how))
+        written = self.stream(prompt, length, seed=seed, stop=stop, **how)
+        return prompt + "".join(written)
 
     def sample_many(
         self, count: int, prompt: str = "", length: int = 500, *, seed: int = 0, stop: str | None = None, **how: Any
     ) -> list[str]:
         """`count` samples at once; number i is the one that `seed + i` gives alone."""
+        check({"count": count, "length": length, "seed": seed}, dict[str, int], "what is asked for")
         seeds = range(seed, seed + count)
         # a character takes 1 byte at least, and a row what its decoder needs
         need = max(0, count) * (max(0, length) + ROW)
         refuse_above(need, torch.device("cpu"), f"{count:,} texts of --length {length:,}", "write less at a time")
         texts = [prompt] * count
-        for row, text in self._generate(prompt, length, seeds, stop, Sampling(**how)):
+        for row, text in self._generate(prompt, length, seeds, stop, options_of(Sampling, how)):
             texts[row] += text
         return texts
 
@@ -99,7 +103,7 @@ class LanguageModel(PublicModel):
         self, prompt: str = "", length: int = 500, *, seed: int = 0, stop: str | None = None, **how: Any
     ) -> Iterator[str]:
         """The characters after the prompt as they come; they end before `stop`, where that appears."""
-        return (text for _, text in self._generate(prompt, length, [seed], stop, Sampling(**how)))
+        return (text for _, text in self._generate(prompt, length, [seed], stop, options_of(Sampling, how)))
 
     def likeliest(
         self, prompt: str = "", length: int = 500, *, beam: int = 5, count: int = 1, no_repeat_ngram: int = 0
@@ -124,6 +128,8 @@ class LanguageModel(PublicModel):
         self, prompt: str, length: int, seeds: Sequence[int], stop: str | None, how: Sampling
     ) -> Iterator[tuple[int, str]]:
         """Pieces of text, each with its row. What is wrong with the request is said here, before the first piece."""
+        asked = {"prompt": prompt, "length": length, "stop": stop, "seeds": list(seeds)}
+        check(asked, _Asked, "what is asked for")
         if length < 0:
             raise InputError(f"--length is {length}: it must be at least 0")
         if not seeds or min(seeds) < 0:
@@ -188,6 +194,15 @@ def _numbers_a_row(network: Network) -> int:
     return 4 * size + (0 if layers is None else 2 * layers.cell.states * layers.num_layers * layers.hidden_size)
 
 
+class _Asked(TypedDict):
+    """What a text is generated from."""
+
+    prompt: str
+    length: int
+    stop: str | None
+    seeds: list[int]
+
+
 class _Row:
     """The text of one sample as its tokens come."""
 
@@ -229,7 +244,8 @@ def load(path: str | os.PathLike[str], device: str | torch.device | None = None,
 
     Raises `InputError` where there is none, it is damaged, or it is not of the task asked for.
     """
-    tensors, description = model_file.load(Path(path))
+    (given,) = paths_of([path], "a model's places")
+    tensors, description = model_file.load(Path(given))
     found = description["task"]
     if task is not None and found != task:
         raise InputError(f"{path} is a model for {found}, not for {task}: name a model of that task")
@@ -247,7 +263,11 @@ def load(path: str | os.PathLike[str], device: str | torch.device | None = None,
             f"install that version ({reason})"
         ) from error
     model.trained_on = description.get("trained_on") or _said_by_run(Path(path))
-    return model.to(device) if device is not None else model
+    try:
+        return model.to(torch.device(device)) if device is not None else model
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"the device {device} cannot be used ({reason}): give cpu, or a GPU that is there") from error
 
 
 def _said_by_run(path: Path) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from unrolled.data.examples import Read, Skipped, given_twice, part_asked
 from unrolled.data.tables import NoColumn
 from unrolled.engines.native import build
+from unrolled.tasks.arguments import options_of, paths_of
 from unrolled.tasks.video import groups_of
 from unrolled.training import lines, model_file
 from unrolled.training.options import TrainingOptions
@@ -72,6 +73,7 @@ class PublicModel(ABC):
 
         progress: True writes a line for each report to standard error, False nothing; None writes where that is a
         terminal. The random states and the threads of the process are afterwards as before.
+        paths: each one path or a list of them.
         Raises `InputError` for unusable files or options and `NonFiniteError` where the loss is not finite.
         """
         from unrolled.tasks.fitting import fit  # the other way round at import
@@ -81,7 +83,9 @@ class PublicModel(ABC):
         if isinstance(told, lines.PlainLines):
             build.building_note = lambda note: told.report({"note": note})
         try:
-            model = fit(paths, val=val, options=cls.options_class(**options), observer=told).model
+            given = paths_of(paths)
+            held = None if val is None else paths_of([val], "the data of val=")
+            model = fit(given, val=held, options=options_of(cls.options_class, options), observer=told).model
         finally:
             build.building_note = before
         assert isinstance(model, cls)
@@ -115,6 +119,7 @@ class PublicModel(ABC):
 
     def save(self, path: str | Path) -> None:
         """One self-contained `.safetensors`; an existing file is replaced whole or not at all."""
+        paths_of([path], "the places to save to")
         description = {
             "task": self.task,
             "options": asdict(self.options),

@@ -14,8 +14,8 @@ from unrolled.data.batches import Examples
 from unrolled.data.examples import BadFiles
 from unrolled.data.labelled import Classes, named, read_labelled
 from unrolled.data.tokenizers import Tokenizer
-from unrolled.errors import InputError
 from unrolled.metrics import classification
+from unrolled.tasks.arguments import texts_of
 from unrolled.tasks.classified import outcomes, predict
 from unrolled.tasks.classify_text import Network, TextClassifierTask, encode_all, measure
 from unrolled.tasks.options import TextClassifierOptions
@@ -67,11 +67,9 @@ class TextClassifier(PublicModel):
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """The likeliest label of each text, with its probability; an empty text gets one too."""
-        if isinstance(texts, str):
-            raise InputError("predict takes a list of texts: put the text into brackets")
-        if not texts:
+        read = [text.strip() for text in texts_of(texts)]  # as the texts of a training are
+        if not read:
             return []
-        read = [text.strip() for text in texts]  # as the texts of a training are
         found = predict(self.network, self._examples(read, np.zeros(len(read), dtype=np.int64)), self.device)
         return [
             Prediction(self.labels[row.argmax()], float(row.max()), dict(zip(self.labels, row.tolist(), strict=True)))

@@ -15,6 +15,7 @@ from unrolled.data.tokenizers import decode
 from unrolled.data.vocabulary import SPECIALS, Vocabulary
 from unrolled.errors import InputError
 from unrolled.metrics import translation
+from unrolled.tasks.arguments import options_of, texts_of
 from unrolled.tasks.options import SearchOptions, TranslateOptions
 from unrolled.tasks.public_model import PublicModel, built, remarks
 from unrolled.tasks.translate import READ, Languages, Network, TranslateTask
@@ -79,9 +80,7 @@ class Translator(PublicModel):
 
     def predict(self, texts: Sequence[str], beam: int = 5, *, aligned: bool = False, **how: Any) -> list[Translation]:
         """The translations with their scores; aligned: with attention weights."""
-        search = SearchOptions(beam=beam, **how)
-        if isinstance(texts, str):
-            raise InputError("translate takes a list of texts: put the text into brackets")
+        search, texts = options_of(SearchOptions, {"beam": beam, **how}), texts_of(texts)
         results = [Translation("", 0.0, 0.0, [], [], None)] * len(texts)
         rows = [row for row, text in enumerate(texts) if text.strip()]
         if not rows:
