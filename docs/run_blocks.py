@@ -9,8 +9,8 @@
 - The folder holds what a reader has: `input.txt`, `other.txt` and `new.txt`, real text, and tables of
   lines of it: `reviews.tsv` and `test.tsv` with labels, `pairs.tsv` and `test-pairs.tsv` with translations.
 - `unrolled` and `python` are those of this checkout.
-- Trainings are shortened (`Limits`): `--seconds N` and `seconds=N` become at most 4, `--steps N` and `steps=N` at
-  most 300, in the tests 40; of moving digits at most 60 clips are made to train on, 12 to validate on and 6 to test on.
+- Trainings are shortened (`Limits`): `--seconds N` and `seconds=N` become at most 4, in the tests `--steps 3`;
+  `--steps N` and `steps=N` at most 300, in the tests 40; of moving digits at most 60 clips are made to train on, 12 to validate on and 6 to test on.
 - A block that begins with `python3 -m venv` sets things up and is run by `.ci/run`.
 - `<!-- not run: REASON -->` in the line before a block keeps it from running; tests/test_docs.py lists the reasons.
 """
@@ -39,6 +39,8 @@ BLOCK_SECONDS = 300
 HANGING = 124
 """Its exit code, as that of `timeout`."""
 PICTURES = (".png", ".svg")
+TIMED_COMMAND = re.compile(r"(unrolled train (?:[^\n\\|&;]|\\\n)*?)--seconds[ =]+[\d.]+")
+TIMED_FIT = re.compile(r"(\.fit\([^()]*?\b)seconds=[\d._]+")
 FENCE = re.compile(r"^(?P<indent> *)(?P<fence>`{3,}|~{3,})(?P<info>.*)$")
 NOT_RUN = re.compile(r"^\s*<!-- not run: (?P<reason>.+) -->\s*$")
 
@@ -56,6 +58,8 @@ class Limits:
     train: int = 60
     val: int = 12
     test: int = 6
+    updates: int | None = None
+    """What timed trainings become instead: the tests must not depend on how fast the machine starts Python."""
 
     def shorten(self, code: str) -> str:
         """The code with every length of a training at most the limit.
@@ -66,9 +70,15 @@ class Limits:
         'fit("a.txt", seconds=4, steps=300)'
         >>> Limits().shorten("unrolled moving-digits digits --train 1200 --val 200 --test 200")
         'unrolled moving-digits digits --train 60 --val 12 --test 6'
+        >>> Limits(updates=3).shorten("unrolled train language-model a.txt --seconds 300 && unrolled demo --seconds 60")
+        'unrolled train language-model a.txt --steps 3 && unrolled demo --seconds 4'
         """
 
-        for unit, limit in asdict(self).items():
+        if self.updates is not None:
+            code = TIMED_COMMAND.sub(rf"\g<1>--steps {self.updates}", code)
+            code = TIMED_FIT.sub(rf"\g<1>steps={self.updates}", code)
+        limits = {name: limit for name, limit in asdict(self).items() if name != "updates"}
+        for unit, limit in limits.items():
             pattern = rf"(--{unit}[ =]+|(?<![\w-]){unit}=)(\d[\d_]*(?:\.\d+)?)"
             code = re.sub(pattern, lambda m, most=limit: m[1] + (m[2] if float(m[2]) <= most else str(most)), code)
         return code

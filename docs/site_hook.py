@@ -25,7 +25,9 @@ from run_blocks import Block, DocumentationError, Outcome  # noqa: E402
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = Path(os.environ.get("UNROLLED_DOCS_CACHE") or ROOT / "build" / "pages")
 LIMITS = run_blocks.Limits(
-    seconds=int(os.environ.get("UNROLLED_DOCS_SECONDS", "8")), steps=int(os.environ.get("UNROLLED_DOCS_STEPS", "300"))
+    seconds=int(os.environ.get("UNROLLED_DOCS_SECONDS", "8")),
+    steps=int(os.environ.get("UNROLLED_DOCS_STEPS", "300")),
+    updates=int(os.environ["UNROLLED_DOCS_UPDATES"]) if "UNROLLED_DOCS_UPDATES" in os.environ else None,
 )
 OUTSIDE = {
     "readme.md": "README.md",

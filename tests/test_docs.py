@@ -23,7 +23,7 @@ PAGES = [
     for pattern in ("README*.md", "CONTRIBUTING.md", "docs/**/*.md")
     for path in sorted(ROOT.glob(pattern))
 ]
-LIMITS = Limits(steps=40)
+LIMITS = Limits(steps=40, updates=3)
 REASONS = {".ci/run runs it"}
 """Why a block may not run here. `test_ci_runs_what_pages_leave_to_it` holds each to it."""
 LINK = re.compile(r"(?<!\\)\[(?:[^][]|\[[^]]*\])*\]\((?P<target>[^()\s]+(?:\([^()]*\))?)(?: \"[^\"]*\")?\)")
@@ -141,6 +141,7 @@ def test_the_site_builds(outcomes: Path, tmp_path: Path) -> None:
             "UNROLLED_DOCS_CACHE": str(outcomes),
             "UNROLLED_DOCS_SECONDS": str(LIMITS.seconds),
             "UNROLLED_DOCS_STEPS": str(LIMITS.steps),
+            "UNROLLED_DOCS_UPDATES": str(LIMITS.updates),
             "OMP_NUM_THREADS": "1",
         },
         capture_output=True,
