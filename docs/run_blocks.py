@@ -10,7 +10,8 @@
   lines of it: `reviews.tsv` and `test.tsv` with labels, `pairs.tsv` and `test-pairs.tsv` with translations.
 - `unrolled` and `python` are those of this checkout.
 - Trainings are shortened (`Limits`): `--seconds N` and `seconds=N` become at most 4, in the tests `--steps 3`;
-  `--steps N` and `steps=N` at most 300, in the tests 40; of moving digits at most 60 clips are made to train on, 12 to validate on and 6 to test on.
+  `--steps N` and `steps=N` at most 300, in the tests 40; of moving digits at most 60 clips are made to train on, 12 to
+  validate on and 6 to test on.
 - A block that begins with `python3 -m venv` sets things up and is run by `.ci/run`.
 - `<!-- not run: REASON -->` in the line before a block keeps it from running; tests/test_docs.py lists the reasons.
 """

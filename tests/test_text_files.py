@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.helpers import Listener, assert_one_sentence
 from tests.media_helpers import make
+from unrolled.app.given import Skips
 from unrolled.app.predict import _texts
 from unrolled.data import corpus, text_files
 from unrolled.data.captioned import read_captions
@@ -47,7 +48,7 @@ def test_every_reader_reads_the_same_text(tmp_path: Path, form: str, monkeypatch
         (tmp_path / name).write_bytes(FORMS[form])
     assert read_labelled([tmp_path / "pos", tmp_path / "neg"]).texts == LINES * 2
     assert read_pairs([tmp_path / "source", tmp_path / "target"]).sources == LINES
-    assert list(_texts((str(tmp_path / "pos"),), None)) == [LINES]  # what `predict` reads
+    assert list(_texts((str(tmp_path / "pos"),), None, 9, Skips(None))) == [LINES]  # what `predict` reads
     for size in (1, 2, 3, 5, 1 << 16):
         monkeypatch.setattr(text_files, "BLOCK", size)
         assert list(lines_of(tmp_path / "pos")) == LINES
