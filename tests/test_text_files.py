@@ -205,12 +205,13 @@ def test_a_file_is_predicted_as_it_is_measured(
             rows = [line.split("\t")[:2] for line in done.stdout.split("\n") if line]
             assert [(label, probability) for label, probability in rows] == expected
     (tmp_path / "latin").write_bytes("caf\xe9\n".encode("latin-1"))
-    for command, message in (
-        ("predict model.safetensors latin", "latin is not UTF-8 in line 1, .*--encoding latin-1"),
-        ("predict model.safetensors latin --encoding klingon", "unknown --encoding 'klingon'"),
+    for command, code, message in (
+        ("predict model.safetensors latin", 1, "latin is not UTF-8 in line 1, .*--encoding latin-1"),  # skipped
+        ("predict model.safetensors latin --bad-files stop", 2, "latin is not UTF-8 in line 1, .*--encoding latin-1"),
+        ("predict model.safetensors latin --encoding klingon", 2, "unknown --encoding 'klingon'"),
     ):
         done = quick_cli(*command.split(), cwd=tmp_path)
-        assert done.returncode == 2 and re.search(message, done.stderr), done.stderr
+        assert done.returncode == code and re.search(message, done.stderr), done.stderr
 
 
 def test_half_a_character_in_a_text_of_python_is_said(classifier: TextClassifier, tmp_path: Path) -> None:
