@@ -152,7 +152,7 @@ def test_the_site_builds(outcomes: Path, tmp_path: Path) -> None:
     assert "bits_per_character" in page, "what the commands print is missing"
 
 
-@pytest.mark.parametrize(("name", "examples"), [("run_blocks", 3), ("docstrings", 2)])
+@pytest.mark.parametrize(("name", "examples"), [("run_blocks", 4), ("docstrings", 2)])
 def test_examples_of_the_code_in_docs(name: str, examples: int) -> None:
     if name == "docstrings":
         pytest.importorskip("griffe", reason="pip install '.[docs]' brings griffe")
