@@ -387,3 +387,15 @@ def test_a_run_that_an_older_version_began_goes_on_with_the_rows_that_it_had(pla
     listener = Listener()
     assert resume(folder / "run", observer=listener).result.finished
     assert "trained on all rows" in notes_of(listener)
+
+
+def test_an_evaluation_of_all_parts_says_that_it_measures_the_training_too(tmp_path: Path) -> None:
+    rows = [
+        (f"a {'good' if n % 2 else 'bad'} film {n}", n % 2, ("train", "train", "val", "test")[n % 4]) for n in range(40)
+    ]
+    table = tmp_path / "all.tsv"
+    table.write_text("text\tlabel\tsplit\n" + "".join("\t".join(map(str, row)) + "\n" for row in rows))
+    model = unrolled.TextClassifier.fit(table, steps=1, hidden=4, embedding=4, tokens="char", threads=1)
+    told = [note for note in model.evaluate(table)["notes"] if "part for training too" in note]
+    assert len(told) == 1 and "--split test" in told[0]
+    assert not any("part for training too" in note for note in model.evaluate(table, split="test")["notes"])

@@ -293,6 +293,14 @@ def doubts(trained: dict[str, Any] | None, digest: str) -> list[str]:
     return [OTHERS] if trained.get("digest") not in (None, digest) else []
 
 
+def all_parts(splits: Sequence[str | None] | None) -> list[str]:
+    """A note where data with a part for training are measured as a whole."""
+    others = sorted({part for part in splits or () if part} - {"train"})
+    if not others or "train" not in (splits or ()):
+        return []
+    return [f"measured on all of these data, the part for training too: --split {others[0]} measures that part alone"]
+
+
 def picked(column: Sequence[str] | None, rows: np.ndarray) -> list[str] | None:
     """What the column says of these rows; None where there is no column."""
     return None if column is None else [column[n] for n in rows]

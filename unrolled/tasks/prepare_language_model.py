@@ -10,7 +10,7 @@ import torch
 
 from unrolled.data import corpus, tokenizers
 from unrolled.data.corpus import Scan, Tokens
-from unrolled.data.examples import Skipped, doubts, given_twice, is_held_out, trained_on
+from unrolled.data.examples import Skipped, all_parts, doubts, given_twice, is_held_out, trained_on
 from unrolled.data.sources import TextSource, training_text
 from unrolled.data.splits import FRACTION
 from unrolled.data.tokenizers import Tokenizer
@@ -132,7 +132,7 @@ def measured_part(model: LanguageModel, paths: Paths, split: str | None) -> tupl
     if split not in (None, "train", "val", "test"):
         raise InputError(f"unknown split {split!r}: choose train, val or test")
     source, trained = TextSource(paths), model.trained_on
-    notes = [*source.notes, *given_twice(source.documents)]
+    notes = [*source.notes, *given_twice(source.documents), *(all_parts(source.parts) if split is None else [])]
     given = split in ("train", "val") and (
         is_held_out(split, paths, trained) or (trained and trained["val"] is not None)
     )

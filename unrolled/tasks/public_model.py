@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from unrolled.data.examples import Read, Skipped, given_twice, part_asked
+from unrolled.data.examples import Read, Skipped, all_parts, given_twice, part_asked
 from unrolled.data.tables import NoColumn
 from unrolled.engines.native import build
 from unrolled.tasks.arguments import options_of, paths_of
@@ -144,6 +144,7 @@ class PublicModel(ABC):
         example is. Raises `InputError` where there is no such part."""
         found.notes[:0] = given_twice(paths)
         if split is None:
+            found.notes.extend(all_parts(found.splits))
             return found
         o = self.options
         return part_asked(
