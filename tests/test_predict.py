@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import Cli
 from helpers import Listener, assert_one_sentence
 from PIL import Image
@@ -16,11 +17,14 @@ from video_helpers import moving, write_clip
 
 import unrolled
 from unrolled.app.given import looks_like_a_file
+from unrolled.app.predict_clips import _clips
 from unrolled.errors import InputError
 from unrolled.tasks.fitting import fit, resume
+from unrolled.tasks.kinds import KINDS
 from unrolled.tasks.models import LanguageModel
 from unrolled.tasks.options import LanguageModelOptions
 from unrolled.training import model_file
+from unrolled.training.schedule import Clock
 
 TINY = {"steps": 1, "hidden": 8, "batch": 4}
 CLIPS = {"features": 4, "channels": "4,4", "size": 8, **TINY}
@@ -202,3 +206,21 @@ def test_resume_names_no_validation_data_that_there_never_were(tiny_text: Path, 
     assert done.returncode == 2 and "was given no --val" in done.stderr
     done = quick_cli("resume", tmp_path / "run", "--data", tiny_text)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_folder_of_clips_is_its_clips_and_a_folder_of_pictures_one_clip(tmp_path: Path) -> None:
+    clips, frames = tmp_path / "clips", tmp_path / "frames"
+    for folder, names in ((clips, ("b10.mp4", "b2.mp4", "notes.txt", ".hidden.mp4")), (frames, ("1.png", "2.png"))):
+        folder.mkdir()
+        for name in names:
+            (folder / name).touch()
+    found = list(_clips((str(clips), str(frames), "alone.mp4")))
+    assert found == [str(clips / "b2.mp4"), str(clips / "b10.mp4"), str(frames), "alone.mp4"]
+
+
+def test_only_tasks_that_start_from_their_own_models_advise_it() -> None:
+    for name, kind in KINDS.items():
+        with pytest.raises(InputError) as refused:
+            kind.prepare([], kind.options(steps=1), val=None, device=torch.device("cpu"), clock=Clock(), start=object())
+        assert not (kind.goes_on and "starts from nothing yet" in str(refused.value)), name
+    assert [name for name, kind in KINDS.items() if kind.goes_on] == ["language-model", "translate", "caption-image"]

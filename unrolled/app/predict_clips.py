@@ -58,12 +58,24 @@ def predict_clips(
 
 
 def _clips(inputs: tuple[str, ...]) -> Iterator[str]:
-    """Files and folders of pictures; standard input names one a line."""
+    """Files and folders of pictures, and the clips in other folders; standard input names one a line."""
     for given in inputs or ("-",):
         if given == "-":
             yield from (line.strip() for line in lines_of_standard_input() if line.strip())
         else:
-            yield given
+            yield from _in_folder(Path(given)) if Path(given).is_dir() else [given]
+
+
+def _in_folder(folder: Path) -> list[str]:
+    """The folder itself where it has pictures, which are the frames of one clip; else the clips in it."""
+    from unrolled.data.clips import NO_CLIPS
+    from unrolled.data.pictures import is_picture_name, natural
+
+    files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+    clips = [path for path in sorted(files, key=natural) if path.suffix.lower() not in NO_CLIPS]
+    if not clips or any(map(is_picture_name, files)):
+        return [str(folder)]
+    return list(map(str, clips))
 
 
 def _described(found: Any) -> dict[str, Any]:

@@ -112,12 +112,12 @@ def resume(
         raise InputError(f"{folder} has no checkpoint yet: train again with --overwrite")
     tensors, description = checkpoint.load(newest)
     checkpoint.check_description(newest, description)
-    if description["done"]:
-        raise InputError(
-            f"{folder} has finished at step {description['step']:,}: to train its model further, "
-            f"use train --start-from {shlex.quote(str(folder))}"
-        )
     kind = KINDS[config["task"]]
+    if description["done"]:
+        further = f"to train its model further, use train --start-from {shlex.quote(str(folder))}"
+        if not kind.goes_on:
+            further = f"{config['task']} cannot train a model further yet, so train anew for longer"
+        raise InputError(f"{folder} has finished at step {description['step']:,}: {further}")
     try:
         options = kind.options.from_json({**config["options"], "engine": description["engine"]})
         if CHECKSUM not in config:

@@ -17,7 +17,7 @@ from unrolled.errors import InputError
 from unrolled.metrics import captions
 from unrolled.nn.vision import Backbone
 from unrolled.tasks.caption_image import Eye, ImageCaptionTask, Network, description, encoder_of, examples, features_of
-from unrolled.tasks.captioning import Caption, Words, inputs_alone
+from unrolled.tasks.captioning import Caption, Words, counted, inputs_alone
 from unrolled.tasks.media_options import ImageCaptionerOptions
 from unrolled.tasks.options import SearchOptions
 from unrolled.tasks.public_model import PublicModel, built, remarks
@@ -151,7 +151,7 @@ class ImageCaptioner(PublicModel):
             "captions": sum(map(len, data.captions)),
             "beam": beam,
             **how,
-            **remarks([*data.notes, *kept.notes], [*data.skipped, *kept.skipped]),
+            **remarks([*data.notes, *kept.notes, *counted(data.captions)], [*data.skipped, *kept.skipped]),
         }
 
 

@@ -57,13 +57,15 @@ class Kind:
     prepare: Callable[..., PreparedTask]
     """(paths, options, val=, device=, clock=, start=, vocabulary=)
     val: paths; start: a model to go on from; vocabulary: that of a training to resume"""
+    goes_on: bool = False
+    """Whether a training can start from a model of its own task"""
 
 
 KINDS = {
-    "language-model": Kind(LanguageModelOptions, prepare_language_model),
+    "language-model": Kind(LanguageModelOptions, prepare_language_model, goes_on=True),
     "classify-text": Kind(TextClassifierOptions, prepare_text_classifier),
-    "translate": Kind(TranslateOptions, prepare_translate),
-    "caption-image": Kind(ImageCaptionerOptions, prepare_image_captioner),
+    "translate": Kind(TranslateOptions, prepare_translate, goes_on=True),
+    "caption-image": Kind(ImageCaptionerOptions, prepare_image_captioner, goes_on=True),
     "caption-video": Kind(VideoCaptionerOptions, prepare_video_captioner),
     "classify-video": Kind(VideoClassifierOptions, prepare_video_classifier),
     "label-frames": Kind(FrameLabelerOptions, prepare_frame_labeler),

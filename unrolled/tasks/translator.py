@@ -129,6 +129,10 @@ class Translator(PublicModel):
             target_column=target_column,
         )
         pairs = self.part(pairs, split, paths, "pair")
+        empty = sum(not (source and target) for source, target in zip(pairs.sources, pairs.targets, strict=True))
+        told = (
+            [f"{empty:,} pairs have an empty side: they are measured here, and a training omits them"] if empty else []
+        )
         scores, signature = translation.scores(self.translate(pairs.sources, beam, **how), pairs.targets)
         loss, _ = mean_loss(self.network, self.languages.examples(pairs), self.device)
         return {
@@ -138,7 +142,7 @@ class Translator(PublicModel):
             "beam": beam,
             **how,
             "signature": signature,
-            **remarks(pairs.notes, []),
+            **remarks([*pairs.notes, *told], []),
         }
 
 

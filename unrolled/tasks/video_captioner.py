@@ -14,7 +14,7 @@ from unrolled.data.frames import Frames
 from unrolled.metrics import captions
 from unrolled.nn.convnet import pack
 from unrolled.tasks.caption_video import EACH, Network, VideoCaptionTask, described, description, sample
-from unrolled.tasks.captioning import Caption, Words, inputs_alone, with_all_captions
+from unrolled.tasks.captioning import Caption, Words, counted, inputs_alone, with_all_captions
 from unrolled.tasks.clip_labels import several
 from unrolled.tasks.media_options import VideoCaptionerOptions
 from unrolled.tasks.options import SearchOptions
@@ -132,5 +132,5 @@ class VideoCaptioner(PublicModel):
             "captions": sum(map(len, data.captions)),
             "beam": beam,
             **how,
-            **remarks([*data.notes, *kept.notes], [*data.skipped, *kept.skipped]),
+            **remarks([*data.notes, *kept.notes, *counted(data.captions)], [*data.skipped, *kept.skipped]),
         }
