@@ -175,3 +175,15 @@ def test_the_final_validation_under_steps_writes_for_all_examples(
     language_model = LanguageModelOptions(hidden=4, batch=2, bptt=4, steps=1)
     assert fit([path], options=language_model).result.generated is None
     torch.manual_seed(0)
+
+
+def test_the_last_step_has_its_own_figures_beside_those_of_the_best(tiny_text: Path) -> None:
+    """The last line of a training is about the kept model; a curve must not jump to it."""
+    listener = Listener()
+    options = LanguageModelOptions(steps=6, eval_every=2, lr=10.0, clip=0, hidden=8, batch=2, bptt=8, threads=1)
+    result = fit([tiny_text], options=options, observer=listener).result
+    rows = [line for line in listener.lines if "val_loss" in line]
+    assert result.best_step < 6, "the learning rate is meant to be too high"
+    assert [row["step"] for row in rows] == [2, 4, 6, 6] and "best_step" not in rows[2]
+    assert rows[3]["best_step"] == result.best_step and rows[3]["val_loss"] == result.metrics["val_loss"]
+    assert rows[2]["val_loss"] > rows[3]["val_loss"]

@@ -155,6 +155,8 @@ class Trainer:
             self.average.add(self.schedule.fraction(self.step))
             self.average.exchange()
         final = self.validation.final(self.model, self.step)
+        if self.validation.at_end and self.validation.best_step != self.step:  # else the last line says it
+            self._log({**self._when(), **self.validation.at_end})
         if self.run:
             self._save_model(final)
             self._checkpoint(done=True)

@@ -54,6 +54,8 @@ class Validation:
         """The steps at which there was a validation."""
         self.progress: dict[str, Any] = {"step": 0, "monitor": None, "val_loss": None}
         """The best monitor and the lowest loss so far, and the step of the last that was: patience counts from it."""
+        self.at_end: dict[str, float] | None = None
+        """What the final validation has found of the last model, which need not be the best"""
         self._all = task.size("val")
         self._interim, self._final = min(INTERIM, self._all), self._all
         self._written = WRITTEN if schedule.seconds is not None else None
@@ -92,7 +94,7 @@ class Validation:
         """Load the best model into `model` and measure it on all of the validation data (under a clock, on as
         much as the time allows)."""
         if not self.steps or self.steps[-1] != step:
-            self.interim(model, step)
+            self.at_end = self.interim(model, step)
         assert self.best is not None
         model.load_state_dict(self.best_weights)
         if not self._probed:  # a resumed training that had nothing left to do
