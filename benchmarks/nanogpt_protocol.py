@@ -18,7 +18,7 @@ import torch.nn.functional as F
 import unrolled
 from unrolled.data.streams import IGNORED, Batch
 from unrolled.tasks.models import LanguageModel
-from unrolled.tasks.prepare_language_model import tokens_of
+from unrolled.tasks.prepare_language_model import measured_part
 
 WINDOW = 256
 ROWS = 64
@@ -28,7 +28,8 @@ ROWS = 64
 @torch.no_grad()
 def windowed_loss(model: LanguageModel, text: Path, window: int = WINDOW) -> float:
     """Nats a character over windows side by side, each from a state of zeros; the last may be shorter."""
-    ids = torch.from_numpy(tokens_of(model.tokenizer, [text], "val", 0.1).ids.astype("int64"))
+    tokens, _, _ = measured_part(model, [text], "val")  # the last tenth
+    ids = torch.from_numpy(tokens.ids.astype("int64"))
     starts = torch.from_numpy(model.tokenizer.starts)
     windows = list(zip(ids[:-1].split(window), ids[1:].split(window), strict=True))
     nats, characters = 0.0, 0
