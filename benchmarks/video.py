@@ -34,7 +34,9 @@ from unrolled.data.frames import Frames
 from unrolled.nn.convnet import standardise
 from unrolled.nn.dropout import dropout
 from unrolled.tasks import classify_video
+from unrolled.tasks.classified import outcomes
 from unrolled.tasks.classify_video import VideoClassifierTask, numbers
+from unrolled.tasks.classify_video import measure as measure_labels
 from unrolled.tasks.label_frames import FrameLabelerTask, frame_labels
 from unrolled.tasks.media_options import FrameLabelerOptions, VideoClassifierOptions
 from unrolled.tasks.prepare_classify_video import prepare_video_classifier
@@ -42,6 +44,7 @@ from unrolled.tasks.prepare_label_frames import prepare_frame_labeler
 from unrolled.tasks.video import VideoNetwork
 from unrolled.training.loop import Trainer
 from unrolled.training.schedule import Clock
+from unrolled.training.task import Evaluation
 
 UNSEEN = "F02,F07,F11,M04"
 FIRST_UNSEEN_INSTANCE = 8
@@ -61,6 +64,7 @@ class BagOfFrames(VideoNetwork):
     def forward(self, batch: ExampleBatch, state: Any) -> tuple[Tensor, Any]:
         return F.cross_entropy(self.scores(batch), batch.targets, label_smoothing=self.options.label_smoothing), ()
 
+    read_at_once = classify_video.Network.read_at_once
     probabilities = classify_video.Network.probabilities
 
     def scores(self, batch: ExampleBatch) -> Tensor:
@@ -74,9 +78,9 @@ class BagTask(VideoClassifierTask):
     def model(self) -> Any:
         return BagOfFrames(self)
 
-    def evaluate(self, model: Any, split: str, limit: int | None = None) -> Any:
-        rows, found = classify_video.predict(model, self.splits[split], self.device)
-        return classify_video.Evaluation(classify_video.measure(numbers(self.splits[split])[rows], found), len(rows))
+    def evaluate(self, model: Any, split: str, limit: int | None = None, *, write: int | None = None) -> Evaluation:
+        rows, found = outcomes(model, self.splits[split], self.device)
+        return Evaluation(measure_labels(numbers(self.splits[split])[rows], found, len(self.labels)), len(rows))
 
     def public(self, model: Any) -> Any:
         return model.eval()
