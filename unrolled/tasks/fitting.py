@@ -114,10 +114,7 @@ def resume(
     checkpoint.check_description(newest, description)
     kind = KINDS[config["task"]]
     if description["done"]:
-        further = f"to train its model further, use train --start-from {shlex.quote(str(folder))}"
-        if not kind.goes_on:
-            further = f"{config['task']} cannot train a model further yet, so train anew for longer"
-        raise InputError(f"{folder} has finished at step {description['step']:,}: {further}")
+        raise InputError(f"{folder} has finished at step {description['step']:,}: {_further(folder, config['task'])}")
     try:
         options = kind.options.from_json({**config["options"], "engine": description["engine"]})
         if CHECKSUM not in config:
@@ -166,6 +163,13 @@ def _agrees(config: dict[str, Any], run: Run) -> None:
     for name, value in config["options"].items():
         if name != "engine" and value != options.get(name, value):
             raise InputError(f"{name} of its options is {value!r}, and {options[name]!r} in {run.model}")
+
+
+def _further(folder: Path, task: str) -> str:
+    """What to do with a model whose training has finished."""
+    if KINDS[task].goes_on:
+        return f"to train its model further, use train --start-from {shlex.quote(str(folder))}"
+    return f"{task} cannot train a model further yet, so train anew for longer"
 
 
 @contextmanager
