@@ -47,8 +47,15 @@ def options_of(cls: Any, values: Mapping[str, Any]) -> Any:
             raise InputError(f"there is no option {name}=: {meant}")
     plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
     plain = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in plain.items()}
+    try:
+        found = cls(**plain)
+    except InputError:
+        raise  # the class says more about its own values than their types do
+    except (TypeError, ValueError, AttributeError):
+        check(plain, cls, "the options", frozenset(names))
+        raise
     check(plain, cls, "the options", frozenset(names))
-    return cls(**plain)
+    return found
 
 
 def _shown(value: Any) -> str:
