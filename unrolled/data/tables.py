@@ -129,6 +129,8 @@ def _unheeded_splits(tables: Sequence[Table]) -> list[str]:
     for table in tables:
         names = [] if table.header is None else table.header
         for at, name in enumerate([] if {*SPLIT} & {name.casefold() for name in names} else names):
+            if part_of(table.rows[0][at] or "") is None:  # nearly always: long texts are not looked through
+                continue
             parts = {part_of(row[at] or "") for row in table.rows}
             if None not in parts and "train" in parts and len(parts) > 1:
                 notes.append(

@@ -82,8 +82,7 @@ class LanguageModel(PublicModel):
         """The prompt and up to `length` characters that follow it; `how`: temperature, top_k, top_p, min_p.
 
         The prompt is read as the beginning of a line, and only characters of the training text are written."""
-        written = self.stream(prompt, length, seed=seed, stop=stop, **how)
-        return prompt + "".join(written)
+        return prompt + "".join(self.stream(prompt, length, seed=seed, stop=stop, **how))
 
     def sample_many(
         self, count: int, prompt: str = "", length: int = 500, *, seed: int = 0, stop: str | None = None, **how: Any
